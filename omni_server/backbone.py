@@ -1,0 +1,181 @@
+"""Step 5. vLLM (imported nowhere else but in its plug-in): a prompt in, chunks of token ids out. Knows no text and no media."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from omni_server.checkpoint import Checkpoint
+from omni_server.config import Settings
+from omni_server.errors import EngineUnavailable, Overloaded, RequestError
+from omni_server.grammar import span_grammar
+from omni_server.types import Modality, Prompt, Sampling, TokenChunk
+from omni_server.vllm_plugin import ARCHITECTURE
+
+# Measured on 2 cores: a compiled, multi-process engine takes over a minute to start and gains nothing at this size.
+_CPU_ENVIRONMENT = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TORCHDYNAMO_DISABLE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+class VllmBackbone:
+    """One AsyncLLM over the checkpoint's `backbone/` folder, on CPU or GPU."""
+
+    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
+        """Starts the engine's process and waits for it: seconds on a CPU, minutes for a large model.
+
+        Raises EngineUnavailable where vLLM cannot start, with its own message.
+        """
+        self._on_cpu = _prepare_environment(settings)
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        self._checkpoint = checkpoint
+        self._defaults = _generation_defaults(checkpoint.folders["backbone"])
+        self._grammar = lru_cache(maxsize=None)(lambda modalities: span_grammar(checkpoint, modalities))
+        try:
+            self._engine = AsyncLLM.from_engine_args(
+                AsyncEngineArgs(**_engine_arguments(checkpoint, settings, on_cpu=self._on_cpu))
+            )
+        except Exception as error:
+            raise EngineUnavailable(f"the engine did not start: {error}") from error
+
+    async def stream(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]
+    ) -> AsyncGenerator[TokenChunk, None]:
+        """Token ids of one reply, in chunks as the engine makes them. Closing the generator aborts the request.
+
+        Raises Overloaded, EngineUnavailable, or RequestError where the engine refuses the parameters.
+        """
+        from vllm.exceptions import VLLMClientError
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        parameters = self._sampling_parameters(prompt, sampling, modalities)
+        try:
+            async with aclosing(self._engine.generate(_engine_input(prompt), parameters, request_id)) as outputs:
+                async for output in outputs:
+                    reply = output.outputs[0]
+                    yield TokenChunk(tuple(reply.token_ids), reply.finish_reason, output.num_cached_tokens or 0)
+        except VLLMClientError as error:
+            raise RequestError(str(error)) from error
+        except EngineDeadError as error:
+            raise EngineUnavailable("the engine has stopped; try again later") from error
+        except EngineGenerateError as error:
+            raise EngineUnavailable(f"the engine failed in this request: {error.__cause__ or error}") from error
+
+    def unfinished_requests(self) -> int:
+        """How many requests the engine still works on."""
+        return int(self._engine.output_processor.get_num_unfinished_requests())
+
+    async def check(self) -> None:
+        if self._engine.errored:
+            raise EngineUnavailable("the engine has stopped; try again later")
+
+    async def close(self) -> None:
+        self._engine.shutdown()
+
+    def _sampling_parameters(self, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]) -> Any:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        room = self._checkpoint.context_length - len(prompt.token_ids)
+        chosen = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k,
+            "seed": sampling.seed,
+        }
+        return SamplingParams(
+            **(self._defaults | {name: value for name, value in chosen.items() if value is not None}),
+            max_tokens=min(sampling.max_tokens or room, room),
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            structured_outputs=StructuredOutputsParams(grammar=self._grammar(modalities)),
+            output_kind=RequestOutputKind.DELTA,
+            detokenize=False,
+        )
+
+
+def _prepare_environment(settings: Settings) -> bool:
+    """vLLM reads these when it is imported, in this process and in the engine's; what the user has set stays."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    on_cpu = settings.resolved_device() == "cpu"
+    if on_cpu:
+        for name, value in _CPU_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+    return on_cpu
+
+
+def _engine_arguments(checkpoint: Checkpoint, settings: Settings, *, on_cpu: bool) -> dict[str, Any]:
+    folder = checkpoint.folders["backbone"]
+    arguments: dict[str, Any] = {
+        "model": str(folder),
+        "served_model_name": checkpoint.name,
+        "max_model_len": checkpoint.context_length,
+        "max_num_seqs": settings.max_num_seqs,
+        "enable_prefix_caching": True,
+        "structured_outputs_config": {"backend": "xgrammar"},
+        "generation_config": "vllm",
+        "mm_processor_cache_gb": 0,
+        "disable_log_stats": True,
+    }
+    if checkpoint.modalities_in - {Modality.TEXT}:
+        architectures = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
+        arguments["hf_overrides"] = {
+            "architectures": [ARCHITECTURE],
+            "language_model_architectures": architectures,
+        }
+    if on_cpu:
+        arguments |= {
+            "dtype": "float32",
+            "enforce_eager": True,
+            "distributed_executor_backend": "uni",
+            "block_size": 32,
+            "kv_cache_memory_bytes": settings.kv_cache_bytes,
+        }
+    return arguments
+
+
+def _engine_input(prompt: Prompt) -> Any:
+    """vLLM's own input type, hand built: no Hugging Face processor, and our content hash as the cache key."""
+    from vllm.inputs.engine import mm_input, tokens_input
+    from vllm.multimodal.inputs import (
+        MultiModalBatchedField,
+        MultiModalFieldElem,
+        MultiModalKwargsItem,
+        MultiModalKwargsItems,
+        PlaceholderRange,
+    )
+
+    token_ids = list(prompt.token_ids)
+    if not prompt.placeholders:
+        return tokens_input(token_ids)
+    items: dict[str, list[Any]] = {}
+    hashes: dict[str, list[str]] = {}
+    places: dict[str, list[Any]] = {}
+    for place in prompt.placeholders:
+        modality = str(place.encoding.modality)
+        element = MultiModalFieldElem(data=place.encoding.embeddings, field=MultiModalBatchedField())
+        items.setdefault(modality, []).append(MultiModalKwargsItem({f"{modality}_embeds": element}))
+        hashes.setdefault(modality, []).append(place.encoding.digest)
+        places.setdefault(modality, []).append(PlaceholderRange(offset=place.offset, length=place.length))
+    return mm_input(token_ids, MultiModalKwargsItems(items), hashes, places)
+
+
+def _generation_defaults(folder: Path) -> dict[str, Any]:
+    path = folder / "generation_config.json"
+    document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    defaults = {name: document[name] for name in ("temperature", "top_p", "top_k", "repetition_penalty") if name in document}
+    ends = document.get("eos_token_id", [])
+    defaults["stop_token_ids"] = ends if isinstance(ends, list) else [ends]
+    return defaults

@@ -1,0 +1,113 @@
+"""The error tree. Every error that a user can meet knows its HTTP status, its gRPC code and its OpenAI `type` and `code`.
+
+OmniError                          500  INTERNAL             a fault of ours
+├── RequestError                   400  INVALID_ARGUMENT     the request is wrong; `param` names the field
+│   ├── MediaError                 400  INVALID_ARGUMENT     media that cannot be read
+│   ├── MediaTooLarge              413  INVALID_ARGUMENT     media over a limit of this server
+│   ├── ContextOverflow            400  INVALID_ARGUMENT     prompt and reply do not fit the context
+│   ├── ModelNotFound              404  NOT_FOUND            no such model here
+│   └── ModalityUnavailable        400  UNIMPLEMENTED        the checkpoint lacks this modality
+├── Overloaded                     503  RESOURCE_EXHAUSTED   the queue is full; may be retried
+├── EngineUnavailable              503  UNAVAILABLE          the backbone is not there; may be retried
+├── DecodeFailed                   500  INTERNAL             a vocoder or a picture could not be made
+├── ConfigError                    start-up only             a bad setting
+└── CheckpointError                start-up only             a checkpoint that must not be served
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class OmniError(Exception):
+    """Something of ours failed. `str(error)` is safe to show to a user."""
+
+    http_status: ClassVar[int] = 500
+    grpc_code: ClassVar[str] = "INTERNAL"
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str | None] = "internal_error"
+    retry: ClassVar[bool] = False
+
+    def __init__(self, message: str, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+
+
+class RequestError(OmniError):
+    """The request is wrong; the message says what was wrong, what was expected and the value."""
+
+    http_status = 400
+    grpc_code = "INVALID_ARGUMENT"
+    type = "invalid_request_error"
+    code = "invalid_value"
+
+
+class MediaError(RequestError):
+    """Media that cannot be fetched, read or decoded."""
+
+    code = "invalid_media"
+
+
+class MediaTooLarge(RequestError):
+    """Media over a limit of this server: bytes, pixels or seconds."""
+
+    http_status = 413
+    code = "media_too_large"
+
+
+class ContextOverflow(RequestError):
+    """The prompt leaves no room for a reply in the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class ModelNotFound(RequestError):
+    """The named model is not served here."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+    code = "model_not_found"
+
+
+class ModalityUnavailable(RequestError):
+    """The checkpoint has no component for this modality."""
+
+    grpc_code = "UNIMPLEMENTED"
+    code = "unsupported_modality"
+
+
+class Overloaded(OmniError):
+    """The server is at its limit; the same request may succeed later."""
+
+    http_status = 503
+    grpc_code = "RESOURCE_EXHAUSTED"
+    code = "overloaded"
+    retry = True
+
+
+class EngineUnavailable(OmniError):
+    """The backbone's engine is not running."""
+
+    http_status = 503
+    grpc_code = "UNAVAILABLE"
+    code = "engine_unavailable"
+    retry = True
+
+
+class DecodeFailed(OmniError):
+    """A picture or a voice could not be made from its codes."""
+
+    code = "decode_failed"
+
+
+class ConfigError(OmniError):
+    """A setting that this server refuses to start with."""
+
+    code = "bad_config"
+
+
+class CheckpointError(OmniError):
+    """A checkpoint that must not be served: wrong version, hash, band, component or shape."""
+
+    code = "bad_checkpoint"

@@ -1,0 +1,61 @@
+"""The joints: what each step may ask of the next. Protocols only; nothing here runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from omni_server.types import DecodeOptions, Modality, Prompt, Sampling, TokenChunk
+
+if TYPE_CHECKING:
+    import torch
+
+In = TypeVar("In", contravariant=True)
+Out = TypeVar("Out", covariant=True)
+Media = TypeVar("Media", contravariant=True)
+
+
+class Incremental(Protocol[In, Out]):
+    """Feed it pieces of any size; the outputs, joined, do not depend on where the cuts were. Sync, no I/O, no clock."""
+
+    def feed(self, item: In) -> Sequence[Out]: ...
+    def finish(self) -> Sequence[Out]: ...
+
+
+class Encoder(Protocol[Media]):
+    """Continuous: what the backbone sees and hears."""
+
+    def encode(self, media: Media) -> torch.Tensor:
+        """Embeddings [n, hidden] in float32."""
+        ...
+
+
+class Codebook(Protocol[Media]):
+    """Discrete: what the backbone could also have said."""
+
+    @property
+    def size(self) -> int: ...
+
+    def encode(self, media: Media) -> list[int]:
+        """Codes, each in [0, size)."""
+        ...
+
+
+class Backbone(Protocol):
+    """The language model. Closing the generator aborts the request in the engine."""
+
+    def stream(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]
+    ) -> AsyncGenerator[TokenChunk, None]: ...
+
+    async def check(self) -> None:
+        """Raises `EngineUnavailable` where the engine cannot serve."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class Decoder(Protocol[Out]):
+    """Codes to a medium: one per modality, shared by all requests; `open` once per span."""
+
+    def open(self, options: DecodeOptions) -> Incremental[Sequence[int], Out]: ...

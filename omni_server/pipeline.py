@@ -1,0 +1,120 @@
+"""Plays steps 2 to 7 of a request in one readable function. Knows the order, the lanes and the queues; no model and no wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from omni_server.checkpoint import Checkpoint
+from omni_server.errors import ModalityUnavailable, OmniError, RequestError
+from omni_server.interfaces import Backbone, Decoder
+from omni_server.lanes import Lane
+from omni_server.media import MediaLoader
+from omni_server.prompt import Prompter
+from omni_server.reply import Reply
+from omni_server.router import Router
+from omni_server.senses import Sense
+from omni_server.text import TextCodec
+from omni_server.types import AudioPart, Encoding, Event, ImagePart, Modality, Request
+
+
+class Pipeline:
+    """One checkpoint, ready to answer. Everything it needs is handed to it by app.py."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        loader: MediaLoader,
+        senses: dict[Modality, Sense],
+        prompter: Prompter,
+        backbone: Backbone,
+        codec: TextCodec,
+        decoders: dict[Modality, Decoder[Any]],
+        end_of_turn: Sequence[int],
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.backbone = backbone
+        self._loader = loader
+        self._senses = senses
+        self._prompter = prompter
+        self._codec = codec
+        self._decoders = decoders
+        self._end_of_turn = tuple(end_of_turn)
+        self._load_lane = Lane("load", workers=2)
+        self._lanes = {m: Lane(f"decode-{m}") for m in decoders}
+
+    @asynccontextmanager
+    async def respond(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
+        """Steps 2 to 7 of one request. Entering raises what is wrong with the request; the iterator then ends in exactly one
+        Done or Failed. Leaving, at any moment, cancels the backbone and every open span."""
+        self._check(request)
+        clock = asyncio.get_running_loop().time
+        accepted = clock()
+        # 2 load, 3 encode
+        encodings = await self._encode(request)
+        # 4 prompt
+        prompt = await self._load_lane.run(self._prompter.build, request.messages, encodings)
+        # 5 backbone
+        tokens = self.backbone.stream(request.request_id, prompt, request.sampling, request.modalities)
+        # 6 route
+        router = Router(self.checkpoint.bands, self.checkpoint.image, self._end_of_turn)
+        # 7 decode
+        rate = self.checkpoint.sample_rate
+        reply = Reply(request, prompt, self._codec, self._decoders, self._lanes, rate, lambda: clock() - accepted)
+        async with reply.run(tokens, router):
+            yield reply.events()
+
+    async def ready(self) -> dict[str, bool]:
+        """Whether each modality can be served now."""
+        try:
+            await self.backbone.check()
+        except OmniError:
+            alive = False
+        else:
+            alive = True
+        modalities = self.checkpoint.modalities_in | self.checkpoint.modalities_out
+        return {str(modality): alive for modality in sorted(modalities)}
+
+    async def close(self) -> None:
+        await self.backbone.close()
+        for lane in (self._load_lane, *self._lanes.values(), *(sense.lane for sense in self._senses.values())):
+            lane.close()
+
+    def _check(self, request: Request) -> None:
+        """Refuse what this checkpoint cannot do, before any work."""
+        missing = sorted(request.modalities - self.checkpoint.modalities_out)
+        if missing:
+            raise ModalityUnavailable(
+                f"modality `{missing[0]}` cannot be made by `{self.checkpoint.name}`; "
+                f"expected some of {_listed(self.checkpoint.modalities_out)}",
+                param="modalities",
+            )
+        if request.decode.voice is not None and request.decode.voice not in self.checkpoint.voices:
+            raise RequestError(
+                f"voice `{request.decode.voice}` is unknown; expected one of {_listed(self.checkpoint.voices)}",
+                param="audio.voice",
+            )
+
+    async def _encode(self, request: Request) -> list[Encoding]:
+        """Every picture and utterance of the conversation, in order; those of one request are worked on side by side."""
+        parts = [p for m in request.messages for p in m.parts if isinstance(p, ImagePart | AudioPart)]
+        return list(await asyncio.gather(*(self._encode_part(part) for part in parts)))
+
+    async def _encode_part(self, part: ImagePart | AudioPart) -> Encoding:
+        modality = Modality.IMAGE if isinstance(part, ImagePart) else Modality.AUDIO
+        if modality not in self._senses:
+            raise ModalityUnavailable(
+                f"`{self.checkpoint.name}` cannot take `{modality}`; "
+                f"expected some of {_listed(self.checkpoint.modalities_in)}",
+                param=part.source.param,
+            )
+        load: Callable[..., Any] = self._loader.picture if modality is Modality.IMAGE else self._loader.speech
+        source = await self._loader.fetched(part.source)
+        media = await self._load_lane.run(load, source)
+        return await self._senses[modality].encode(media)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(f"`{name}`" for name in sorted(names)) or "none"

@@ -1,0 +1,212 @@
+"""Steps 6 and 7 of one reply: token chunks through the router, each span through its own decoder, events into one queue.
+
+Within a span order is kept; between spans it is not, so a slow picture does not hold back the voice after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, assert_never
+
+from omni_server.errors import DecodeFailed, OmniError
+from omni_server.interfaces import Decoder
+from omni_server.lanes import Lane
+from omni_server.router import Router
+from omni_server.text import TextCodec
+from omni_server.types import (
+    AudioDelta,
+    Closed,
+    Codes,
+    Done,
+    Event,
+    Failed,
+    ImageReady,
+    Modality,
+    Opened,
+    Prompt,
+    Request,
+    SpanClosed,
+    SpanOpened,
+    TextDelta,
+    TokenChunk,
+    Usage,
+)
+
+_log = logging.getLogger(__name__)
+_QUEUE = 64  # events that may wait for a slow reader before the backbone is held back
+
+
+class Reply:
+    """One reply on its way out. `run` plays it; `events` is what the door reads."""
+
+    def __init__(
+        self,
+        request: Request,
+        prompt: Prompt,
+        codec: TextCodec,
+        decoders: Mapping[Modality, Decoder[Any]],
+        lanes: Mapping[Modality, Lane],
+        sample_rate: int,
+        elapsed: Callable[[], float],
+    ) -> None:
+        self._sample_rate = sample_rate
+        self._request = request
+        self._prompt = prompt
+        self._text = codec.open(request.sampling.stop)
+        self._codec = codec
+        self._decoders = decoders
+        self._lanes = lanes
+        self._elapsed = elapsed
+        self._events: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
+        self._spans: dict[int, asyncio.Queue[Codes | Closed]] = {}
+        self._modalities: dict[int, Modality] = {}
+        self._counts: Counter[Modality | None] = Counter()
+        self._cached = 0
+        self._seconds: dict[str, float] = {"prompt": elapsed()}
+
+    @asynccontextmanager
+    async def run(self, tokens: AsyncGenerator[TokenChunk, None], router: Router) -> AsyncIterator[None]:
+        """Plays the reply in the background; leaving stops it, aborts the backbone and drops every open span."""
+        player = asyncio.create_task(self._play(tokens, router))
+        try:
+            yield
+        finally:
+            player.cancel()
+            with suppress(asyncio.CancelledError):
+                await player
+
+    async def events(self) -> AsyncIterator[Event]:
+        while True:
+            event = await self._events.get()
+            yield event
+            if isinstance(event, Done | Failed):
+                return
+
+    async def _play(self, tokens: AsyncGenerator[TokenChunk, None], router: Router) -> None:
+        try:
+            async with asyncio.TaskGroup() as spans:
+                finish_reason = await self._route(tokens, router, spans)
+        except* OmniError as group:
+            await self._events.put(Failed(_first(group)))
+        except* Exception as group:
+            _log.exception("request %s failed", self._request.request_id, exc_info=group)
+            await self._events.put(Failed(OmniError("an internal error ended this reply")))
+        else:
+            self._mark("total")
+            await self._events.put(Done(finish_reason, self._usage(), dict(self._seconds)))
+
+    async def _route(self, tokens: AsyncGenerator[TokenChunk, None], router: Router, spans: asyncio.TaskGroup) -> str:
+        """Step 6: every chunk to its spans; returns why the reply ended."""
+        finish_reason = "stop"
+        async with aclosing(tokens):
+            async for chunk in tokens:
+                self._mark("first_token")
+                self._cached = max(self._cached, chunk.cached_tokens)
+                self._counts[None] += len(chunk.token_ids)
+                for event in router.feed(chunk.token_ids):
+                    await self._take(event, spans)
+                if self._text.stopped:
+                    break
+                finish_reason = chunk.finish_reason or finish_reason
+        for event in router.finish():
+            await self._take(event, spans)
+        return finish_reason
+
+    async def _take(self, event: Opened | Codes | Closed, spans: asyncio.TaskGroup) -> None:
+        match event:
+            case Opened(index, modality):
+                self._modalities[index] = modality
+                await self._events.put(SpanOpened(index, modality))
+                if modality is Modality.TEXT:
+                    self._text = self._codec.open(self._request.sampling.stop)
+                else:
+                    self._spans[index] = asyncio.Queue()
+                    spans.create_task(self._decode(index, modality))
+            case Codes(index, codes):
+                self._counts[self._modalities[index]] += len(codes)
+                if index in self._spans:
+                    self._spans[index].put_nowait(event)
+                else:
+                    await self._put_text(index, self._text.feed(codes))
+            case Closed(index):
+                if index in self._spans:
+                    self._spans[index].put_nowait(event)
+                else:
+                    await self._put_text(index, self._text.finish())
+                    await self._events.put(SpanClosed(index))
+            case _:
+                assert_never(event)
+
+    async def _put_text(self, index: int, pieces: list[str]) -> None:
+        for piece in pieces:
+            await self._events.put(TextDelta(index, piece))
+
+    async def _decode(self, index: int, modality: Modality) -> None:
+        """Step 7 for one span. What fails here ends this span with a typed error, and nothing else."""
+        error: OmniError | None = None
+        try:
+            await self._decode_span(index, modality)
+        except OmniError as failure:
+            error = failure
+        except Exception as failure:
+            _log.exception("request %s: span %d of %s failed", self._request.request_id, index, modality)
+            error = DecodeFailed(f"the {modality} could not be made: {failure}")
+        await self._events.put(SpanClosed(index, error))
+
+    async def _decode_span(self, index: int, modality: Modality) -> None:
+        lane, queue = self._lanes[modality], self._spans[index]
+        decoding = await lane.run(self._decoders[modality].open, self._request.decode)
+        while True:
+            codes, closed = await _all_waiting(queue)
+            if codes:
+                await self._put_media(index, modality, await lane.run(decoding.feed, codes))
+            if closed is not None:
+                break
+        if modality is Modality.IMAGE and not closed.complete:
+            raise DecodeFailed("the picture was cut off by the limit on completion tokens")
+        await self._put_media(index, modality, await lane.run(decoding.finish))
+
+    async def _put_media(self, index: int, modality: Modality, outputs: Any) -> None:
+        for output in outputs:
+            self._mark(f"first_{modality}")
+            if modality is Modality.AUDIO:
+                await self._events.put(AudioDelta(index, output, self._sample_rate))
+            else:
+                await self._events.put(ImageReady(index, output))
+
+    def _mark(self, moment: str) -> None:
+        if moment not in self._seconds:
+            self._seconds[moment] = self._elapsed()
+
+    def _usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=len(self._prompt.token_ids),
+            prompt_image_tokens=self._prompt.image_tokens,
+            prompt_audio_tokens=self._prompt.audio_tokens,
+            cached_tokens=self._cached,
+            completion_tokens=self._counts[None],
+            completion_image_tokens=self._counts[Modality.IMAGE],
+            completion_audio_tokens=self._counts[Modality.AUDIO],
+        )
+
+
+async def _all_waiting(queue: asyncio.Queue[Codes | Closed]) -> tuple[list[int], Closed | None]:
+    """Wait for one item, then take all that is there: a vocoder that fell behind catches up in one larger step."""
+    codes: list[int] = []
+    item = await queue.get()
+    while True:
+        if isinstance(item, Closed):
+            return codes, item
+        codes += item.codes
+        if queue.empty():
+            return codes, None
+        item = queue.get_nowait()
+
+
+def _first(group: BaseExceptionGroup[OmniError]) -> OmniError:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

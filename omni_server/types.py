@@ -1,0 +1,283 @@
+"""The nouns. Frozen values that the eight steps hand to each other; no torch, no web framework, no engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    import PIL.Image
+    import torch
+
+    from omni_server.errors import OmniError
+
+
+class Modality(StrEnum):
+    """What a span of a reply, or a part of a message, is made of."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    AUDIO = "audio"
+
+
+# 1 door: what was asked ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MediaSource:
+    """Media as the client handed it over: bytes, or a URL to fetch. `param` is the request field, for error messages."""
+
+    param: str
+    data: bytes | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    source: MediaSource
+
+
+@dataclass(frozen=True, slots=True)
+class AudioPart:
+    source: MediaSource
+
+
+Part = TextPart | ImagePart | AudioPart
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `role` is `system`, `user` or `assistant`."""
+
+    role: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How the backbone picks tokens. `None` leaves the checkpoint's own default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    seed: int | None = None
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeOptions:
+    """How spans become media: the voice's name, the picture's seed and number of sampler steps."""
+
+    voice: str | None = None
+    seed: int | None = None
+    steps: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One accepted request, whichever door it came through."""
+
+    request_id: str
+    messages: tuple[Message, ...]
+    modalities: frozenset[Modality] = frozenset({Modality.TEXT})
+    sampling: Sampling = Sampling()
+    decode: DecodeOptions = DecodeOptions()
+
+
+# 2 load: media as plain values ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A decoded RGB picture. `digest` is the SHA-256 of its pixels."""
+
+    image: PIL.Image.Image
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Speech:
+    """Decoded mono audio. `waveform`: float32 [n] in -1..1 at `sample_rate`; `digest` is the SHA-256 of its samples."""
+
+    waveform: np.ndarray
+    sample_rate: int
+    digest: str
+
+    @property
+    def seconds(self) -> float:
+        return len(self.waveform) / self.sample_rate
+
+
+# 3 encode ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What the backbone gets of one picture or one utterance: embeddings [n, hidden] and discrete codes, side by side."""
+
+    modality: Modality
+    digest: str
+    embeddings: torch.Tensor
+    codes: tuple[int, ...]
+    aspect: float = 1.0  # width over height, of a picture
+
+
+# 4 prompt ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Placeholder:
+    """`length` prompt positions from `offset` that hold `encoding.embeddings` instead of token embeddings."""
+
+    offset: int
+    length: int
+    encoding: Encoding
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """Token ids with the places where continuous embeddings go, and a count of tokens by modality."""
+
+    token_ids: tuple[int, ...]
+    placeholders: tuple[Placeholder, ...] = ()
+    image_tokens: int = 0
+    audio_tokens: int = 0
+
+
+# 5 backbone -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChunk:
+    """New token ids of a reply. `finish_reason` (`stop` or `length`) is set on the last chunk only."""
+
+    token_ids: tuple[int, ...]
+    finish_reason: str | None = None
+    cached_tokens: int = 0
+
+
+# 6 route ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """A fact of the checkpoint: ids `first` .. `first + size - 1` are codes of `modality`, between `open` and `close`."""
+
+    modality: Modality
+    first: int
+    size: int
+    open: int
+    close: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Span `index` of the reply begins."""
+
+    index: int
+    modality: Modality
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Codes of span `index`: text token ids for text, 0-based codes for pictures and speech."""
+
+    index: int
+    codes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Span `index` ends. `complete` is false where the reply was cut inside it."""
+
+    index: int
+    complete: bool = True
+
+
+SpanEvent = Opened | Codes | Closed
+
+
+# 7 decode, 8 reply ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens by modality; the `prompt_tokens` and `completion_tokens` include the others."""
+
+    prompt_tokens: int = 0
+    prompt_image_tokens: int = 0
+    prompt_audio_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    completion_image_tokens: int = 0
+    completion_audio_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SpanOpened:
+    index: int
+    modality: Modality
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    index: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AudioDelta:
+    """`samples`: float32 [n] mono at `sample_rate`; the deltas of one span, joined, are one continuous waveform."""
+
+    index: int
+    samples: np.ndarray
+    sample_rate: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReady:
+    index: int
+    image: PIL.Image.Image
+
+
+@dataclass(frozen=True, slots=True)
+class SpanClosed:
+    """`error` is set where this span's medium could not be made; the rest of the reply goes on."""
+
+    index: int
+    error: OmniError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The one good ending. `seconds` maps a moment's name to seconds since the request was accepted."""
+
+    finish_reason: str
+    usage: Usage
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The one bad ending."""
+
+    error: OmniError
+
+
+Event = SpanOpened | TextDelta | AudioDelta | ImageReady | SpanClosed | Done | Failed
+
+
+def text_of(parts: Sequence[Part]) -> str:
+    """The text parts of a message, joined by newlines."""
+    return "\n".join(part.text for part in parts if isinstance(part, TextPart))

@@ -1,0 +1,99 @@
+"""Speech-in step: the synthesised recordings as 16 kHz waveforms with their texts. Knows nothing about networks."""
+
+import json
+import unicodedata
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import soundfile
+import soxr
+
+from recipes.domain import cache_folder
+
+SAMPLE_RATE = 16_000
+LONGEST_SECONDS = 7.9  # one chunk of the encoder; longer recordings are left out of training
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz' "
+_JAMO = [*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]  # leads, vowels, tails
+_SILENT_LEAD = chr(0x110B)
+ALPHABET = [*_LETTERS, *map(chr, _JAMO)]
+BLANK = 0  # symbols are numbered from 1, in the order of ALPHABET
+_NUMBER = {symbol: number for number, symbol in enumerate(ALPHABET, 1)}
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """One recording of the manifest; `set` there is `collection` here."""
+
+    path: str
+    text: str
+    language: str
+    concept: int | None
+    template: str
+    engine: str
+    voice: str
+    split: str
+    collection: str
+    held_out: str
+    sample_rate: int
+
+    @classmethod
+    def from_row(cls, row: dict[str, Any]) -> Self:
+        return cls(collection=row["set"], **{field.name: row[field.name] for field in fields(cls) if field.name != "collection"})
+
+    @property
+    def is_output_voice(self) -> bool:
+        return self.collection == "output"
+
+    @property
+    def is_training(self) -> bool:
+        return self.split == "train"
+
+
+def symbols(text: str) -> list[int]:
+    """Letters and jamo of a text as numbers; whatever is neither is dropped, and so is the silent lead."""
+    spread = unicodedata.normalize("NFD", text.lower()).replace(_SILENT_LEAD, "")
+    return [_NUMBER[symbol] for symbol in spread.strip(" .?!") if symbol in _NUMBER]
+
+
+def read_clips() -> list[Clip]:
+    """The recordings made so far; a last line that is still being written is left for the next reading."""
+    manifest = cache_folder() / "speech" / "manifest.jsonl"
+    finished = manifest.read_text(encoding="utf-8").rpartition("\n")[0].splitlines()
+    return [Clip.from_row(json.loads(line)) for line in finished]
+
+
+def read_waveform(clip: Clip) -> np.ndarray:
+    """int16 [samples] at 16 kHz."""
+    waveform, rate = soundfile.read(cache_folder() / clip.path, dtype="float32")
+    resampled = soxr.resample(waveform, rate, SAMPLE_RATE)
+    return np.round(np.clip(resampled, -1, 1) * 32767).astype(np.int16)
+
+
+class ClipStore:
+    """The recordings in memory; `refresh` takes in those that have appeared since."""
+
+    def __init__(self) -> None:
+        self.clips: list[Clip] = []
+        self._waveforms: dict[str, np.ndarray] = {}
+        self.refresh()
+
+    def refresh(self) -> int:
+        """Returns how many recordings are new."""
+        known = len(self.clips)
+        for clip in read_clips():
+            if clip.path in self._waveforms:
+                continue
+            waveform = read_waveform(clip)
+            self._waveforms[clip.path] = waveform
+            if len(waveform) <= LONGEST_SECONDS * SAMPLE_RATE and len(symbols(clip.text)) > 0:
+                self.clips.append(clip)
+        return len(self.clips) - known
+
+    def waveform(self, clip: Clip) -> np.ndarray:
+        """float32 [samples]."""
+        return self._waveforms[clip.path].astype(np.float32) / 32767
+
+    def seconds(self, clip: Clip) -> float:
+        return len(self._waveforms[clip.path]) / SAMPLE_RATE

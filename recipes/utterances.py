@@ -1,0 +1,144 @@
+"""Speech step: what is said, by the server's own voices and to it. Knows nothing about who says it."""
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from recipes.domain import CATEGORIES, STYLE_NAMES, Concept
+from recipes.korean_g2p import ends_closed
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    text: str
+    language: str
+    concept: int | None
+    template: str
+
+
+FIXED_ANSWERS = {
+    "en": {
+        "yes": "yes",
+        "no": "no",
+        "hello": "hello",
+        "abilities": "I can draw, name and say things",
+        "refusal": "sorry, I cannot do that",
+    },
+    "ko": {
+        "yes": "네",
+        "no": "아니요",
+        "hello": "안녕하세요",
+        "abilities": "그리고 이름을 말할 수 있습니다",
+        "refusal": "죄송하지만 할 수 없습니다",
+    },
+}
+
+# {name} fox, {a_name} a fox, {topic} 여우는, {quoted} 여우라고; the last phrasing of each list is held out for evaluation.
+CONCEPT_PHRASINGS = {
+    "en": {
+        "draw": ("draw {a_name}", "please draw {a_name}", "can you draw {a_name}", "paint {a_name}", "show me a picture of {a_name}"),
+        "draw_style": ("draw {a_name} in the {style} style", "please draw a {style} {name}", "paint {a_name} in {style} style"),
+        "say": ("say {name}", "please say {name}", "can you say {name}", "say the word {name}"),
+        "translate": (
+            "what is {name} in Korean",
+            "how do you say {name} in Korean",
+            "{name} in Korean",
+            "translate {name} into Korean",
+        ),
+        "is_category": ("is {a_name} {a_category}", "is {a_name} a kind of {category}", "tell me is {a_name} {a_category}"),
+    },
+    "ko": {
+        "draw": ("{name} 그려줘", "{name} 그려 주세요", "{name} 그림 그려줘", "{name} 하나 그려줘", "{name} 그림 보여줘"),
+        "draw_style": ("{style} 스타일로 {name} 그려줘", "{name} {style} 스타일로 그려줘", "{name} 그림 {style} 스타일로 그려 주세요"),
+        "say": ("{quoted} 말해줘", "{quoted} 말해 주세요", "{name} 읽어줘", "{quoted} 해봐"),
+        "translate": ("{topic} 영어로 뭐야", "{topic} 영어로 뭐예요", "{name} 영어로 말해줘", "{name} 영어로 알려줘"),
+        "is_category": ("{topic} {category}이야", "{topic} {category}이에요", "{topic} {category}인가요"),
+    },
+}
+
+GENERAL_PHRASINGS = {
+    "en": {
+        "what_is_this": ("what is this", "what do you see", "what is in the picture", "tell me what this is", "name this", "what can you see"),
+        "name_one": ("name {a_category}", "tell me {a_category}", "say the name of {a_category}", "can you name {a_category}"),
+        "hello": ("hello", "hi there", "good morning", "hello there"),
+        "abilities": ("what can you do", "how can you help me", "help", "what are you able to do"),
+        "refusal": (
+            "what is the weather today",
+            "tell me a joke",
+            "play some music",
+            "who is the president",
+            "write a poem",
+            "what time is it",
+            "book a flight to Paris",
+        ),
+    },
+    "ko": {
+        "what_is_this": ("이게 뭐야", "이것은 무엇인가요", "이거 뭐예요", "뭐가 보여", "이 그림은 뭐야", "무엇이 보이나요"),
+        "name_one": ("{category} 하나 말해줘", "{category} 하나 알려줘", "{category} 이름 하나 말해줘", "{category} 하나만 말해 주세요"),
+        "hello": ("안녕", "안녕하세요", "반가워", "안녕하십니까"),
+        "abilities": ("뭐 할 수 있어", "무엇을 할 수 있나요", "도와줘", "뭘 할 줄 알아"),
+        "refusal": (
+            "오늘 날씨 어때",
+            "농담 하나 해줘",
+            "노래 틀어줘",
+            "대통령이 누구야",
+            "시를 써줘",
+            "지금 몇 시야",
+            "비행기표 예약해줘",
+        ),
+    },
+}
+
+
+def answers(concepts: list[Concept], language: str) -> Iterator[Utterance]:
+    """What the server says: a name in its carrier, and the fixed sentences."""
+    for concept in concepts:
+        text = f"{concept.korean}입니다" if language == "ko" else concept.with_article
+        yield Utterance(text, language, concept.index, "answer")
+    for template, text in FIXED_ANSWERS[language].items():
+        yield Utterance(text, language, None, template)
+
+
+def request(concept: Concept, language: str, template: str, phrasing: str, chooser: random.Random) -> Utterance:
+    """One spoken request about a concept."""
+    category = concept.category_english
+    if chooser.random() < 0.5:
+        category = chooser.choice(sorted(CATEGORIES))
+    style = chooser.choice(list(STYLE_NAMES.values()))[language]
+    particle_topic, particle_quote = ("은", "이라고") if ends_closed(concept.korean) else ("는", "라고")
+    text = phrasing.format(
+        name=concept.name(language),
+        a_name=concept.with_article,
+        topic=concept.korean + particle_topic,
+        quoted=concept.korean + particle_quote,
+        category=category if language == "en" else CATEGORIES[category],
+        a_category=with_article(category),
+        style=style,
+    )
+    return Utterance(text, language, concept.index, template)
+
+
+def concept_requests(concept: Concept, language: str, template: str, count: int, held_out: bool, seed: str) -> Iterator[Utterance]:
+    if template == "name":
+        for _ in range(count):
+            yield Utterance(concept.name(language), language, concept.index, template)
+        return
+    *known, last = CONCEPT_PHRASINGS[language][template]
+    chooser = random.Random(f"{seed}|{concept.index}|{language}|{template}|{held_out}")
+    for number in range(count):
+        phrasing = last if held_out else known[number % len(known)]
+        yield request(concept, language, template, phrasing, chooser)
+
+
+def general_requests(language: str, count: int, held_out: bool) -> Iterator[Utterance]:
+    """Requests about no concept: every text `count` times."""
+    for template, phrasings in GENERAL_PHRASINGS[language].items():
+        for phrasing in phrasings[-1:] if held_out else phrasings[:-1]:
+            for category in sorted(CATEGORIES) if "category}" in phrasing else [""]:
+                text = phrasing.format(category=CATEGORIES.get(category, "") if language == "ko" else category, a_category=with_article(category))
+                for _ in range(count):
+                    yield Utterance(text, language, None, template)
+
+
+def with_article(noun: str) -> str:
+    return f"an {noun}" if noun[:1] in tuple("aeiou") else f"a {noun}"
