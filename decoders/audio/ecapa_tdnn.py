@@ -1,4 +1,4 @@
-"""Step 7, network. ECAPA-TDNN speaker encoder: a reference mel in, one voice embedding out; part of a zero-shot Unit-BigVGAN.
+"""Step 7, network. ECAPA-TDNN speaker encoder of a zero-shot Unit-BigVGAN: a reference mel in, a voice embedding out.
 
 Attribute names are those of the published checkpoints, so a state dict loads as it is.
 """
@@ -30,9 +30,7 @@ class Res2TimeDelay(nn.Module):
     def __init__(self, channels: int, dilation: int):
         super().__init__()
         width, groups = channels // SCALE, range(SCALE - 1)
-        self.convs = nn.ModuleList(
-            nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation, bias=False) for _ in groups
-        )
+        self.convs = nn.ModuleList(nn.Conv1d(width, width, 3, padding=dilation, dilation=dilation, bias=False) for _ in groups)
         self.bns = nn.ModuleList(nn.BatchNorm1d(width) for _ in groups)
 
     def forward(self, x: Tensor) -> Tensor:  # [batch, channels, time] -> the same
@@ -68,7 +66,7 @@ class SpeakerBlock(nn.Module):
 
 
 class AttentivePooling(nn.Module):
-    """Mean and deviation over time, weighted by attention a channel; with `global_context` it also sees both unweighted."""
+    """Mean and deviation over time, weighted by attention, which with `global_context` sees both unweighted too."""
 
     def __init__(self, channels: int, global_context: bool):
         super().__init__()

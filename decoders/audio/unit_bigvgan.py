@@ -1,16 +1,16 @@
 """Step 7, network. Unit-BigVGAN: speech units and a voice in, a waveform out; knows nothing of streams or files.
 
-Every size comes from `VocoderConfig`; parameter names are those of the published checkpoints. Weight norm exists only in
-files: `fold_weight_norm` turns either stored form into plain weights. Each layer can say which of its inputs a range of
-its outputs depends on (`needs`), so the context that exact streaming must keep is computed and never typed in.
+Every size comes from `VocoderConfig`; parameter names are those of the published checkpoints. Weight norm exists only
+in files: `fold_weight_norm` turns either stored form into plain weights. Each layer can say which of its inputs a range
+of its outputs depends on (`needs`), so the context that exact streaming must keep is computed and never typed in.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -49,7 +49,7 @@ class VocoderConfig:
         for name, given, known in (("resblock", self.resblock, "1"), ("activation", self.activation, "snakebeta")):
             if given != known:
                 raise ValueError(f"vocoder config `{name}` must be `{known}`, got `{given}`")
-        if self.causal and any(k != 2 * u for u, k in zip(self.upsample_rates, self.upsample_kernel_sizes, strict=True)):
+        if self.causal and tuple(2 * rate for rate in self.upsample_rates) != self.upsample_kernel_sizes:
             raise ValueError(f"a causal vocoder needs kernels twice the rates, got `{self.upsample_kernel_sizes}`")
         if any(kernel % 2 == 0 for kernel in self.resblock_kernel_sizes):
             raise ValueError(f"`resblock_kernel_sizes` must be odd, got `{self.resblock_kernel_sizes}`")
@@ -76,7 +76,7 @@ REQUIRED = (
 class Convolution(nn.Module):
     """A length-preserving convolution; zeros beyond the ends, and in a causal network all of them before the start."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int = 1, bias: bool = True, causal: bool = False):
+    def __init__(self, inputs: int, outputs: int, kernel: int, dilation: int = 1, *, causal: bool, bias: bool = True):
         super().__init__()
         reach = (kernel - 1) * dilation
         self.before, self.after = (reach, 0) if causal else (reach // 2, reach // 2)
@@ -131,9 +131,17 @@ class Snake(nn.Module):
 class LowPass(nn.Module):
     """Holds a filter under its published name."""
 
+    filter: Tensor
+
     def __init__(self, taps: int = 12):
         super().__init__()
         self.register_buffer("filter", half_band_filter(taps))  # [1, 1, taps]
+
+
+class Halving(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lowpass = LowPass()
 
 
 class AntiAliasedSnake(nn.Module):
@@ -143,11 +151,11 @@ class AntiAliasedSnake(nn.Module):
         super().__init__()
         self.act = Snake(channels, logscale)
         self.upsample = LowPass()
-        self.downsample = nn.ModuleDict({"lowpass": LowPass()})
+        self.downsample = Halving()
 
     def forward(self, x: Tensor) -> Tensor:  # [batch, channels, time] -> the same
         channels = x.shape[1]
-        up, down = self.upsample.filter, self.downsample["lowpass"].filter
+        up, down = self.upsample.filter, self.downsample.lowpass.filter
         half = up.shape[-1] // 2
         edge = half - 1  # enough repeated samples for a whole filter, cut off again below
         x = F.pad(x, (edge, edge), mode="replicate")
@@ -165,7 +173,7 @@ class AntiAliasedSnake(nn.Module):
 class ResidualBlock(nn.Module):
     """Pairs of activated convolutions, the first of each pair dilated, each pair added to its input."""
 
-    def __init__(self, config: VocoderConfig, channels: int, kernel: int, dilations: Sequence[int]):
+    def __init__(self, config: VocoderConfig, channels: int, kernel: int, dilations: tuple[int, ...]):
         super().__init__()
         self.convs1 = nn.ModuleList(Convolution(channels, channels, kernel, d, causal=config.causal) for d in dilations)
         self.convs2 = nn.ModuleList(Convolution(channels, channels, kernel, 1, causal=config.causal) for _ in dilations)
@@ -208,36 +216,41 @@ class UnitBigVGAN(nn.Module):
         self.conv_post = Convolution(channels[-1], 1, 7, bias=config.use_bias_at_final, causal=config.causal)
 
     def forward(self, units: Tensor, voice: Tensor, wanted: Range | None = None) -> Tensor:
-        """units [batch, n], voice [batch, voice width] -> [batch, 1, samples]: all, or those `wanted` (exact if its context is there)."""
+        """units [batch, n], voice [batch, voice width] -> [batch, 1, samples].
+
+        With `wanted`, only those samples: exact if the units around them that they depend on are there.
+        """
         length = units.shape[1] * self.samples_per_unit
         needed, _ = self.needs(wanted or (0, length - 1))
         x = self.unit_emb(units).transpose(1, 2) * self.config.unit_emb_dim**-0.5
         x = torch.cat([x, voice[:, :, None].expand(-1, -1, x.shape[-1])], dim=1)  # [batch, unit + voice width, n]
         x = self.conv_pre(x)
         start = 0  # where x[..., 0] lies in the whole signal at the present rate
-        for stage, (upsampling,) in enumerate(self.ups):
+        for stage in range(len(self.ups)):
+            upsampling, blocks = self.layers(stage)
             # Early stages see far, late ones cost most: keep only what later stages need.
             first, last = max(needed[stage][0], start), min(needed[stage][1] + 1, start + x.shape[-1])
             x = upsampling(x[..., first - start : last - start])
             start = first * upsampling.rate
-            blocks = self.stage_blocks(stage)
-            x = sum(block(x) for block in blocks) / len(blocks)
+            x = torch.stack([block(x) for block in blocks]).mean(dim=0)
         x = self.conv_post(self.activation_post(x))
         x = torch.tanh(x) if self.config.use_tanh_at_final else x.clamp(-1.0, 1.0)
         return x if wanted is None else x[..., wanted[0] - start : wanted[1] + 1 - start]
 
-    def stage_blocks(self, stage: int) -> list[nn.Module]:
+    def layers(self, stage: int) -> tuple[Upsampling, list[ResidualBlock]]:
         count = len(self.config.resblock_kernel_sizes)
-        return list(self.resblocks[stage * count : (stage + 1) * count])
+        upsampling = cast(nn.ModuleList, self.ups[stage])[0]
+        blocks = self.resblocks[stage * count : (stage + 1) * count]
+        return cast(Upsampling, upsampling), cast(list[ResidualBlock], list(blocks))
 
     def needs(self, wanted: Range) -> tuple[list[Range], Range]:
         """For a range of samples: the range each stage must be given, and the range of units. Ends are not clipped."""
         wanted = self.activation_post.needs(self.conv_post.needs(wanted))
         stages = []
         for stage in reversed(range(len(self.ups))):
-            ranges = [block.needs(wanted) for block in self.stage_blocks(stage)]
-            wanted = min(first for first, _ in ranges), max(last for _, last in ranges)
-            wanted = self.ups[stage][0].needs(wanted)
+            upsampling, blocks = self.layers(stage)
+            ranges = [block.needs(wanted) for block in blocks]
+            wanted = upsampling.needs((min(first for first, _ in ranges), max(last for _, last in ranges)))
             stages.append(wanted)
         return stages[::-1], self.conv_pre.needs(wanted)
 

@@ -1,0 +1,1 @@
+"""Step 7. Speech units to sound; usable without the server."""
