@@ -12,6 +12,7 @@ from typing import Any
 from omni_server.checkpoint import Checkpoint, read_checkpoint
 from omni_server.config import Settings
 from omni_server.errors import CheckpointError
+from omni_server.fetch import UrlFetcher
 from omni_server.media import MediaLoader
 from omni_server.pipeline import Pipeline
 from omni_server.prompt import Prompter
@@ -33,7 +34,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     backbone = VllmBackbone(checkpoint, settings)
     pipeline = Pipeline(
         checkpoint=checkpoint,
-        loader=MediaLoader(settings),
+        loader=MediaLoader(settings.media_limits, UrlFetcher(settings.url_policy)),
         senses=senses,
         prompter=Prompter(checkpoint, codec),
         backbone=backbone,
@@ -51,7 +52,7 @@ def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[M
     """Every encoder, codebook and decoder of the checkpoint, each checked against the facts in omni.json."""
     import torch
 
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.model_threads)
     folders = checkpoint.folders
     hidden = int(json.loads((folders["backbone"] / "config.json").read_text(encoding="utf-8"))["hidden_size"])
     senses: dict[Modality, Sense] = {}

@@ -23,6 +23,7 @@ _CPU_ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "TORCHDYNAMO_DISABLE": "1",
     "VLLM_NO_USAGE_STATS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",  # engine and decoders share the cores; threads that spin starve the other
     "HF_HUB_OFFLINE": "1",
 }
 
@@ -56,7 +57,7 @@ class VllmBackbone:
 
         Raises Overloaded, EngineUnavailable, or RequestError where the engine refuses the parameters.
         """
-        from vllm.exceptions import VLLMClientError
+        from vllm.exceptions import QueueOverflowError, VLLMClientError
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         parameters = self._sampling_parameters(prompt, sampling, modalities)
@@ -65,6 +66,8 @@ class VllmBackbone:
                 async for output in outputs:
                     reply = output.outputs[0]
                     yield TokenChunk(tuple(reply.token_ids), reply.finish_reason, output.num_cached_tokens or 0)
+        except QueueOverflowError as error:
+            raise Overloaded("too many requests are waiting for the backbone; try again later") from error
         except VLLMClientError as error:
             raise RequestError(str(error)) from error
         except EngineDeadError as error:
@@ -107,9 +110,11 @@ class VllmBackbone:
 
 def _prepare_environment(settings: Settings) -> bool:
     """vLLM reads these when it is imported, in this process and in the engine's; what the user has set stays."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(settings.threads))
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    on_cpu = settings.resolved_device() == "cpu"
+    import torch
+
+    os.environ.setdefault("OMP_NUM_THREADS", str(settings.model_threads))
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+    on_cpu = settings.device == "cpu" or (settings.device == "auto" and not torch.cuda.is_available())
     if on_cpu:
         for name, value in _CPU_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
@@ -128,6 +133,7 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, *, on_cpu: boo
         "generation_config": "vllm",
         "mm_processor_cache_gb": 0,
         "disable_log_stats": True,
+        "max_num_queued_reqs": settings.max_queued,
     }
     if checkpoint.modalities_in - {Modality.TEXT}:
         architectures = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
@@ -141,9 +147,18 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, *, on_cpu: boo
             "enforce_eager": True,
             "distributed_executor_backend": "uni",
             "block_size": 32,
-            "kv_cache_memory_bytes": settings.kv_cache_bytes,
+            "kv_cache_memory_bytes": settings.kv_cache_bytes or _cache_for(folder, checkpoint, settings),
         }
     return arguments
+
+
+def _cache_for(folder: Path, checkpoint: Checkpoint, settings: Settings) -> int:
+    """Bytes for every concurrent reply at full context, in float32, at most 4 GiB: the engine touches all of it at start."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    heads = config.get("num_key_value_heads", config["num_attention_heads"])
+    width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    per_token = 2 * 4 * config["num_hidden_layers"] * heads * width
+    return int(min(per_token * checkpoint.context_length * settings.max_num_seqs + (16 << 20), 4 << 30))
 
 
 def _engine_input(prompt: Prompt) -> Any:

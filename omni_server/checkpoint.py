@@ -27,11 +27,13 @@ COMPONENTS = (
     "audio_codebook",
     "audio_decoder",
 )
+# How this model wants to be asked, by what is asked for; each wording holds its slot once.
+PROMPT_SLOTS = {"speech": "{input}", "picture": "{prompt}", "transcription": ""}
 
 
 @dataclass(frozen=True, slots=True)
 class ImageGrid:
-    """How a picture's codes stand in the token stream: ratio, then `rows` lines of `columns` codes, each closed, then a frame end."""
+    """How a picture's codes stand in the token stream: ratio, `rows` lines of `columns` codes, each closed, a frame end."""
 
     rows: int
     columns: int
@@ -56,7 +58,8 @@ class Pads:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A verified checkpoint. `folders` maps each component that is present to its folder."""
+    """A verified checkpoint. `folders` maps each component that is present to its folder; `prompts` maps what is asked for to
+    a language to a wording, see PROMPT_SLOTS."""
 
     name: str
     root: Path
@@ -68,6 +71,7 @@ class Checkpoint:
     sample_rate: int
     units_per_second: int
     voices: tuple[str, ...]
+    prompts: Mapping[str, Mapping[str, str]]
     vocabulary: int
     context_length: int
 
@@ -113,6 +117,7 @@ def read_checkpoint(root: Path, *, verify_hashes: bool = True) -> Checkpoint:
         sample_rate=int(audio.get("sample_rate", 24000)),
         units_per_second=int(audio.get("units_per_second", 25)),
         voices=_voices(folders),
+        prompts=_prompts(facts),
         vocabulary=vocabulary,
         context_length=_integer(backbone, "max_position_embeddings", "backbone/config.json"),
     )
@@ -265,3 +270,19 @@ def _voices(folders: Mapping[str, Path]) -> tuple[str, ...]:
         return ()
     config = _read_json(folders["audio_decoder"] / "config.json")
     return tuple(str(name) for name in config.get("speakers", ()))
+
+
+def _prompts(facts: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
+    prompts = _field({"prompts": {}, **facts}, "prompts", dict)
+    for name, wordings in prompts.items():
+        if name not in PROMPT_SLOTS:
+            raise CheckpointError(f"omni.json: unknown prompt `{name}`; expected one of {', '.join(PROMPT_SLOTS)}")
+        if not isinstance(wordings, dict) or not wordings:
+            raise CheckpointError(f"omni.json: `prompts.{name}` is `{wordings!r}`; expected a wording for each language")
+        slot = PROMPT_SLOTS[name]
+        for language, wording in wordings.items():
+            text = wording if isinstance(wording, str) else ""
+            if not text.strip() or (slot and text.count(slot) != 1) or set("{}") & set(text.replace(slot, "")):
+                with_slot = f"with `{slot}` once and no other braces" if slot else "without braces"
+                raise CheckpointError(f"omni.json: `prompts.{name}.{language}` is `{wording!r}`; expected words {with_slot}")
+    return prompts

@@ -18,9 +18,7 @@ class Lane:
     def __init__(self, name: str, workers: int = 1) -> None:
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix=name)
 
-    async def run(
-        self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> Result:
+    async def run(self, function: Callable[Arguments, Result], /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
         """The function's result. A caller that is cancelled leaves at once; a call that has begun runs to its end."""
         context = contextvars.copy_context()
         future = self._executor.submit(lambda: context.run(function, *args, **kwargs))

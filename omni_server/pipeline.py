@@ -106,12 +106,11 @@ class Pipeline:
         modality = Modality.IMAGE if isinstance(part, ImagePart) else Modality.AUDIO
         if modality not in self._senses:
             raise ModalityUnavailable(
-                f"`{self.checkpoint.name}` cannot take `{modality}`; "
-                f"expected some of {_listed(self.checkpoint.modalities_in)}",
+                f"`{self.checkpoint.name}` cannot take `{modality}`; expected some of {_listed(self.checkpoint.modalities_in)}",
                 param=part.source.param,
             )
         load: Callable[..., Any] = self._loader.picture if modality is Modality.IMAGE else self._loader.speech
-        source = await self._loader.fetched(part.source)
+        source = await self._loader.fetch(part.source)
         media = await self._load_lane.run(load, source)
         return await self._senses[modality].encode(media)
 

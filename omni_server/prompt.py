@@ -88,7 +88,7 @@ class Prompter:
         grid = self._checkpoint.image
         if encoding.modality is Modality.AUDIO or grid is None:
             return tokens
-        rows = [tokens[at : at + grid.columns] + [grid.end_of_line] for at in range(0, len(tokens), grid.columns)]
+        rows = [[*tokens[at : at + grid.columns], grid.end_of_line] for at in range(0, len(tokens), grid.columns)]
         return [_nearest_ratio(grid.ratios, encoding.aspect), *(token for row in rows for token in row), grid.end_of_frame]
 
 

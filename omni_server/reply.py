@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, assert_never
 
 from omni_server.errors import DecodeFailed, OmniError
@@ -21,6 +22,7 @@ from omni_server.types import (
     AudioDelta,
     Closed,
     Codes,
+    DecodeOptions,
     Done,
     Event,
     Failed,
@@ -92,7 +94,7 @@ class Reply:
                 finish_reason = await self._route(tokens, router, spans)
         except* OmniError as group:
             await self._events.put(Failed(_first(group)))
-        except* Exception as group:
+        except* Exception as group:  # noqa: BLE001 - every accepted request must end once
             _log.exception("request %s failed", self._request.request_id, exc_info=group)
             await self._events.put(Failed(OmniError("an internal error ended this reply")))
         else:
@@ -118,14 +120,15 @@ class Reply:
 
     async def _take(self, event: Opened | Codes | Closed, spans: asyncio.TaskGroup) -> None:
         match event:
-            case Opened(index, modality):
+            case Opened(index, modality, ratio):
                 self._modalities[index] = modality
                 await self._events.put(SpanOpened(index, modality))
                 if modality is Modality.TEXT:
                     self._text = self._codec.open(self._request.sampling.stop)
                 else:
                     self._spans[index] = asyncio.Queue()
-                    spans.create_task(self._decode(index, modality))
+                    options = replace(self._request.decode, ratio=ratio or self._request.decode.ratio)
+                    spans.create_task(self._decode(index, modality, options))
             case Codes(index, codes):
                 self._counts[self._modalities[index]] += len(codes)
                 if index in self._spans:
@@ -145,21 +148,21 @@ class Reply:
         for piece in pieces:
             await self._events.put(TextDelta(index, piece))
 
-    async def _decode(self, index: int, modality: Modality) -> None:
+    async def _decode(self, index: int, modality: Modality, options: DecodeOptions) -> None:
         """Step 7 for one span. What fails here ends this span with a typed error, and nothing else."""
         error: OmniError | None = None
         try:
-            await self._decode_span(index, modality)
+            await self._decode_span(index, modality, options)
         except OmniError as failure:
             error = failure
-        except Exception as failure:
+        except Exception as failure:  # noqa: BLE001 - whatever a model raises must end this span only
             _log.exception("request %s: span %d of %s failed", self._request.request_id, index, modality)
             error = DecodeFailed(f"the {modality} could not be made: {failure}")
         await self._events.put(SpanClosed(index, error))
 
-    async def _decode_span(self, index: int, modality: Modality) -> None:
+    async def _decode_span(self, index: int, modality: Modality, options: DecodeOptions) -> None:
         lane, queue = self._lanes[modality], self._spans[index]
-        decoding = await lane.run(self._decoders[modality].open, self._request.decode)
+        decoding = await lane.run(self._decoders[modality].open, options)
         while True:
             codes, closed = await _all_waiting(queue)
             if codes:

@@ -77,9 +77,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """How spans become media: the voice's name, the picture's seed and number of sampler steps."""
+    """How spans become media: the voice's name; the picture's ratio (width to height), seed and number of sampler steps."""
 
     voice: str | None = None
+    ratio: str = "1:1"
     seed: int | None = None
     steps: int | None = None
 
@@ -183,10 +184,11 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Span `index` of the reply begins."""
+    """Span `index` of the reply begins. `ratio` is a picture's width to height, as the backbone chose it."""
 
     index: int
     modality: Modality
+    ratio: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,7 +82,8 @@ class OmniForCausalLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP):
         weight_type = next(self.language_model.parameters()).dtype
         items: list[torch.Tensor] = []
         for modality in MODALITIES:
-            items.extend(item.to(weight_type) for item in kwargs.get(f"{modality}_embeds") or ())
+            batch = kwargs.get(f"{modality}_embeds", ())  # [items, n, hidden], or a list where lengths differ
+            items.extend(item.to(weight_type) for item in batch)
         return items
 
     def forward(

@@ -35,7 +35,7 @@ class LogMel(nn.Module):
         spectrum = torch.stft(
             waveform, WINDOW_SAMPLES, HOP_SAMPLES, window=self.window, center=True, return_complex=True
         )  # [..., 201, samples // 160 + 1]
-        power = spectrum[..., :-1].abs() ** 2
+        power = torch.view_as_real(spectrum[..., :-1]).square().sum(-1)
         log_mel = (self.filters.T @ power).clamp(min=1e-10).log10()  # [..., mel_bins, frames]
         # The floor hangs from the loudest point of the whole piece, so a piece must be cut before this, never after.
         loudest = log_mel.amax(dim=(-2, -1), keepdim=True)

@@ -59,7 +59,8 @@ class Attention(nn.Module):
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         mixed = functional.scaled_dot_product_attention(query, key, value)
-        return self.out_proj(mixed.transpose(1, 2).flatten(2))
+        attended: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
+        return attended
 
 
 class FeedForward(nn.Module):
@@ -70,7 +71,8 @@ class FeedForward(nn.Module):
         self.fc1, self.fc2 = nn.Linear(width, inner), nn.Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))
+        fed: Tensor = self.fc2(functional.gelu(self.fc1(x), approximate="tanh"))
+        return fed
 
 
 class Layer(nn.Module):
@@ -84,8 +86,9 @@ class Layer(nn.Module):
         self.mlp = FeedForward(config.hidden_size, config.intermediate_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.self_attn(self.layer_norm1(x))
-        return x + self.mlp(self.layer_norm2(x))
+        attended: Tensor = x + self.self_attn(self.layer_norm1(x))
+        fed: Tensor = attended + self.mlp(self.layer_norm2(attended))
+        return fed
 
 
 class Embeddings(nn.Module):
@@ -97,7 +100,8 @@ class Embeddings(nn.Module):
         self.position_embedding = nn.Embedding(config.side**2, config.hidden_size)
 
     def forward(self, pixels: Tensor) -> Tensor:  # [batch, 3, size, size] -> [batch, cells, width]
-        return self.patch_embedding(pixels).flatten(2).transpose(1, 2) + self.position_embedding.weight
+        patches: Tensor = self.patch_embedding(pixels).flatten(2).transpose(1, 2)
+        return patches + self.position_embedding.weight
 
 
 class Layers(nn.Module):
@@ -117,7 +121,7 @@ class Tower(nn.Module):
         self.encoder = Layers(config)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        hidden = self.embeddings(pixels)
+        hidden: Tensor = self.embeddings(pixels)
         for layer in self.encoder.layers:
             hidden = layer(hidden)
         return hidden
@@ -148,6 +152,9 @@ class Bottleneck(nn.Module):
 class Scale(nn.Module):
     """Pixels in 0..1 to the tower's range; the constants are part of the checkpoint."""
 
+    shift: Tensor
+    scale: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("shift", torch.full((1, 3, 1, 1), 0.5))
@@ -170,11 +177,13 @@ class TaTok(nn.Module):
 
     def features(self, pixels: Tensor) -> Tensor:
         """Tower features behind the task layer: [batch, 3, size, size] in 0..1 -> [batch, cells, width]."""
-        return self.encode_task_layer(self.encoder(self.scale_layer(pixels)))
+        features: Tensor = self.encode_task_layer(self.encoder(self.scale_layer(pixels)))
+        return features
 
     def project(self, pixels: Tensor) -> Tensor:
         """What the codebook is compared with by direction: [batch, cells, bottleneck width]."""
-        return self.bottleneck.in_linear(self.features(pixels))
+        projected: Tensor = self.bottleneck.in_linear(self.features(pixels))
+        return projected
 
     def codes(self, pixels: Tensor, directions: Tensor) -> Tensor:
         """Codes in row-major order, [batch, cells]; `directions` is the prepared codebook."""

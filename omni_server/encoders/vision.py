@@ -41,8 +41,7 @@ class ImageCodebook:
         network = TaTok(TaTokConfig(**config))
         result = network.load_state_dict(tensors, strict=False)
         unused_layers = tuple(
-            f"encoder.encoder.layers.{layer}."
-            for layer in range(network.config.used_layers, network.config.num_hidden_layers)
+            f"encoder.encoder.layers.{layer}." for layer in range(network.config.used_layers, network.config.num_hidden_layers)
         )
         strange = [name for name in result.unexpected_keys if not name.startswith(UNUSED_PREFIXES + unused_layers)]
         if result.missing_keys or strange:
@@ -140,6 +139,10 @@ def fitting_size(height: int, width: int, unit: int, minimum: int, maximum: int)
     elif math.prod(sizes) < minimum:
         grow = math.sqrt(minimum / (height * width))
         sizes = [math.ceil(side * grow / unit) * unit for side in (height, width)]
+    # A narrow picture's short side cannot shrink below one unit; the long side then pays, so that the limit holds.
+    shorter, longer = sorted((0, 1), key=lambda axis: sizes[axis])
+    if sizes[shorter] == unit:
+        sizes[longer] = min(sizes[longer], maximum // unit // unit * unit)
     return sizes[0], sizes[1]
 
 
