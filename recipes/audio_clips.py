@@ -12,7 +12,7 @@ import soxr
 from recipes.domain import cache_folder
 
 SAMPLE_RATE = 16_000
-LONGEST_SECONDS = 7.9  # one chunk of the encoder; longer recordings are left out of training
+LONGEST_SECONDS = 4.9  # one chunk of the encoder; longer recordings are left out of training
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz' "
 _JAMO = [*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]  # leads, vowels, tails
@@ -37,14 +37,23 @@ class Clip:
     collection: str
     held_out: str
     sample_rate: int
+    seconds: float
 
     @classmethod
     def from_row(cls, row: dict[str, Any]) -> Self:
-        return cls(collection=row["set"], **{field.name: row[field.name] for field in fields(cls) if field.name != "collection"})
+        return cls(
+            collection=row["set"],
+            **{field.name: row[field.name] for field in fields(cls) if field.name != "collection"},
+        )
 
     @property
     def is_output_voice(self) -> bool:
         return self.collection == "output"
+
+    @property
+    def kind(self) -> str:
+        """Language and template: what is asked, whatever it is asked about."""
+        return f"{self.language} {self.template}"
 
     @property
     def is_training(self) -> bool:

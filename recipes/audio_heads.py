@@ -1,4 +1,4 @@
-"""Speech-in step: the heads that teach and are thrown away (recognition, reconstruction), and how recognition is scored."""
+"""Speech-in step: heads that teach and are thrown away (recognition, reconstruction), and recognition's scores."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ SYMBOLS_PER_UNIT = 2  # fast speech has more than one letter in 40 ms
 class RecognitionHead(nn.Module):
     """Reads letters and jamo from 25 vectors a second, two guesses from each; trained with CTC."""
 
-    def __init__(self, width: int, hidden: int = 192) -> None:
+    def __init__(self, width: int, hidden: int = 128) -> None:
         super().__init__()
         self.inward = nn.Conv1d(width, hidden, 5, padding=2)
         self.outward = nn.Conv1d(hidden, SYMBOLS_PER_UNIT * (len(ALPHABET) + 1), 3, padding=1)
@@ -42,22 +42,49 @@ class RecognitionHead(nn.Module):
         return readings
 
 
+class NamingHead(nn.Module):
+    """Tells which concept is named and what kind of request it is; needs no alignment, so it learns before CTC does."""
+
+    def __init__(self, width: int, kinds: list[str]) -> None:
+        super().__init__()
+        self.kinds = {kind: number for number, kind in enumerate(kinds)}
+        self.attention = nn.Linear(width, 2)
+        self.concept = nn.Linear(width, len(load_concepts()))
+        self.kind = nn.Linear(width, len(kinds))
+
+    def forward(self, units: Tensor, unit_counts: Tensor) -> tuple[Tensor, Tensor]:
+        """[batch, units, width] -> scores of concepts [batch, concepts] and of kinds [batch, kinds]."""
+        absent = torch.arange(units.shape[1]) >= unit_counts[:, None]
+        weights = self.attention(units).masked_fill(absent[..., None], float("-inf")).softmax(dim=1)
+        named, asked = (weights.transpose(1, 2) @ units).unbind(dim=1)  # [batch, width] each
+        return self.concept(named), self.kind(asked)
+
+    def loss(self, units: Tensor, unit_counts: Tensor, clips: tuple[Clip, ...]) -> Tensor:
+        """Cross-entropies; a clip about no concept teaches only its kind."""
+        concepts, kinds = self(units, unit_counts)
+        named = torch.tensor([-100 if clip.concept is None else clip.concept for clip in clips])
+        asked = torch.tensor([self.kinds[clip.kind] for clip in clips])
+        known = (named >= 0).sum().clamp(min=1)
+        by_concept = functional.cross_entropy(concepts, named, reduction="sum") / known
+        return by_concept + 0.3 * functional.cross_entropy(kinds, asked)
+
+
 class MelDecoder(nn.Module):
     """Paints the log-mel from the digits of the codes and a summary of the speaker."""
 
-    def __init__(self, digits: int, mel_bins: int, width: int = 192) -> None:
+    def __init__(self, digits: int, mel_bins: int, width: int = 128) -> None:
         super().__init__()
         self.mel_bins = mel_bins
         self.speaker = nn.Sequential(nn.Linear(2 * mel_bins, 64), nn.GELU(), nn.Linear(64, width))
         self.inward = nn.Conv1d(digits, width, 3, padding=1)
-        self.layers = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(3))
+        self.layers = nn.ModuleList(nn.Conv1d(width, width, 5, padding=2) for _ in range(2))
         self.outward = nn.Conv1d(width, 4 * mel_bins, 1)
 
-    def forward(self, digits: Tensor, clean: Tensor, frames: Tensor) -> Tensor:
-        """digits [batch, units, digits], clean [batch, mels, frames] for the speaker only -> [batch, mels, 4 * units]."""
-        present = (torch.arange(clean.shape[-1]) < frames[:, None])[:, None]  # [batch, 1, frames]
-        mean = (clean * present).sum(-1) / frames[:, None]
-        spread = (((clean - mean[..., None]) * present) ** 2).sum(-1) / frames[:, None]
+    def forward(self, digits: Tensor, log_mel: Tensor, frames: Tensor) -> Tensor:
+        """digits [batch, units, digits], log_mel [batch, mels, frames] for the speaker -> [batch, mels, 4 * units]."""
+        present = (torch.arange(log_mel.shape[-1]) < frames[:, None])[:, None]  # [batch, 1, frames]
+        mean = (log_mel * present).sum(-1) / frames[:, None]
+        spread = (((log_mel - mean[..., None]) * present) ** 2).sum(-1) / frames[:, None]
         x = self.inward(digits.transpose(1, 2)) + self.speaker(torch.cat([mean, spread.sqrt()], dim=1))[..., None]
         for layer in self.layers:
             x = x + layer(functional.gelu(x))
@@ -66,13 +93,14 @@ class MelDecoder(nn.Module):
         return painted.view(batch, 4, self.mel_bins, units).permute(0, 2, 3, 1).reshape(batch, self.mel_bins, 4 * units)
 
     def loss(self, digits: Tensor, batch: AudioBatch) -> Tensor:
-        """Mean absolute error in units of the log-mel, and of its change from frame to frame."""
-        painted = self(digits, batch.clean, batch.frames)[..., : batch.clean.shape[-1]]
-        clean = batch.clean[..., : painted.shape[-1]]
-        present = (torch.arange(clean.shape[-1]) < batch.frames[:, None])[:, None]
-        plain = ((painted - clean).abs() * present).sum()
-        change = (((painted - clean).diff(dim=-1)).abs() * present[..., 1:]).sum()
-        return (plain + 0.5 * change) / (present.sum() * self.mel_bins)
+        """Mean absolute error of the clean clips in units of the log-mel, and of its change from frame to frame."""
+        if not batch.is_clean.any():
+            return digits.sum() * 0
+        log_mel, frames = batch.log_mel[batch.is_clean], batch.frames[batch.is_clean]
+        painted = self(digits[batch.is_clean], log_mel, frames)[..., : log_mel.shape[-1]]
+        present = (torch.arange(log_mel.shape[-1]) < frames[:, None])[:, None]
+        error = (painted - log_mel) * present
+        return (error.abs().sum() + 0.5 * error.diff(dim=-1).abs().sum()) / (present.sum() * self.mel_bins)
 
 
 def edit_distances(reading: list[int], candidates: list[list[int]]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What the embedded checkpoint knows: its concepts, drawing styles and voices. Knows nothing about files made from them."""
+"""What the embedded checkpoint knows: its concepts, drawing styles and voices. Knows nothing about recordings."""
 
 import json
 import os

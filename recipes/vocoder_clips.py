@@ -1,0 +1,111 @@
+"""Speech-out step: the output voices' recordings with their units, cut into windows. Knows nothing of networks.
+
+Units come from the trained speech codebook. Before there is one, `stand_in_units` gives clusters of a log-mel instead,
+so that a vocoder can already learn the voices; its unit embedding is then learnt anew.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchaudio
+from torch import Tensor
+
+from recipes.domain import OUTPUT_VOICES
+from recipes.speech import read_manifest, read_recording
+
+SAMPLE_RATE, SAMPLES_PER_UNIT = 24_000, 960
+SPEAKERS = tuple(OUTPUT_VOICES)
+HELD_OUT = 8  # clips kept for validation
+
+
+@dataclass(slots=True)
+class SpokenClip:
+    waveform: Tensor  # [n * samples per unit], padded with silence
+    samples: int  # before the padding
+    speaker: int
+    text: str
+    language: str
+    units: Tensor  # [n]
+
+
+def load_clips(cache: Path) -> list[SpokenClip]:
+    """Every recording of an output voice, padded to whole units; the units are still empty."""
+    names = {voice: index for index, voice in enumerate(OUTPUT_VOICES.values())}
+    clips = []
+    for row in read_manifest(cache, set="output"):
+        if row["voice"] in names:
+            waveform = torch.from_numpy(read_recording(cache, row))
+            samples = len(waveform)
+            waveform = torch.nn.functional.pad(waveform, (0, -len(waveform) % SAMPLES_PER_UNIT))
+            units = torch.empty(0, dtype=torch.long)
+            clips.append(SpokenClip(waveform, samples, names[row["voice"]], row["text"], row["language"], units))
+    random.Random("vocoder").shuffle(clips)
+    return clips
+
+
+def codebook_units(clips: Sequence[SpokenClip], folder: Path) -> None:
+    """Fills in the units the server's own codebook hears, resampled as the backbone's training material is."""
+    import soxr
+
+    from omni_server.encoders.audio import AudioCodebook
+
+    codebook = AudioCodebook.from_pretrained(folder)
+    for clip in clips:
+        codes = codebook.encode(soxr.resample(clip.waveform[: clip.samples].numpy(), SAMPLE_RATE, 16_000))
+        count = len(clip.waveform) // SAMPLES_PER_UNIT
+        codes += codes[-1:] * (count - len(codes))  # the tokenizer may drop a last, partial unit
+        clip.units = torch.tensor(codes[:count])
+
+
+def stand_in_units(clips: Sequence[SpokenClip], size: int, rounds: int = 12) -> None:
+    """Fills in clusters of log-mel vectors, two half units each, by k-means."""
+    hop = SAMPLES_PER_UNIT // 2
+    mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, 1024, hop_length=hop, n_mels=40, power=1.0)
+    features = []
+    for clip in clips:
+        frames = mel(clip.waveform)[:, :-1].clamp(min=1e-3).log().T  # [2 n, 40]
+        features.append(frames.reshape(-1, 80))
+    points = torch.cat(features)  # [all units, 80]
+    generator = torch.Generator().manual_seed(0)
+    centres = points[torch.randperm(len(points), generator=generator)[:size]]
+    for _ in range(rounds):
+        nearest = torch.cdist(points, centres).argmin(dim=1)
+        sums = torch.zeros_like(centres).index_add_(0, nearest, points)
+        counts = torch.bincount(nearest, minlength=len(centres))[:, None]
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+    for clip, frames in zip(clips, features, strict=True):
+        clip.units = torch.cdist(frames, centres).argmin(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch to be learnt, with the units around it that it depends on."""
+
+    units: Tensor  # [before + length + after]
+    wanted: tuple[int, int]  # samples to compute, counted from the first of these units
+    speaker: int
+    waveform: Tensor  # [wanted samples]
+
+
+def cut_window(clip: SpokenClip, first: int, length: int, context: tuple[int, int]) -> Window:
+    """Units [first, first + length) of the clip; at the clip's own ends the context is short, as when serving."""
+    start, stop = max(0, first - context[0]), min(len(clip.units), first + length + context[1])
+    wanted = (first - start) * SAMPLES_PER_UNIT, (first - start + length) * SAMPLES_PER_UNIT - 1
+    target = clip.waveform[first * SAMPLES_PER_UNIT : (first + length) * SAMPLES_PER_UNIT]
+    return Window(clip.units[start:stop], wanted, clip.speaker, target)
+
+
+def random_windows(
+    clips: Sequence[SpokenClip], count: int, longest: int, context: tuple[int, int], chance: random.Random
+) -> list[Window]:
+    """Whole clips, or, drawn evenly over its time, a stretch of one that is too long."""
+    windows = []
+    for clip in chance.choices(clips, [min(len(clip.units), longest) for clip in clips], k=count):
+        spare = max(0, len(clip.units) - longest)
+        windows.append(cut_window(clip, chance.randint(0, spare), min(len(clip.units), longest), context))
+    return windows

@@ -1,0 +1,39 @@
+"""Speech-out step: how far a made waveform is from a recorded one. Knows nothing of units or voices."""
+
+from __future__ import annotations
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+SAMPLE_RATE = 24_000
+RESOLUTIONS = ((256, 24), (512, 48), (1024, 80), (2048, 128))  # FFT length, mel bins
+FLOOR = 1e-4
+
+
+class SpectralLoss(nn.Module):
+    """L1 of log-mels at several resolutions, and of log magnitudes at a fine one, which holds harmonics apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mels = nn.ModuleList(
+            torchaudio.transforms.MelScale(bins, SAMPLE_RATE, n_stft=length // 2 + 1) for length, bins in RESOLUTIONS
+        )
+        for length, _ in RESOLUTIONS:
+            self.register_buffer(f"window{length}", torch.hann_window(length), persistent=False)
+
+    def magnitude(self, waveform: Tensor, length: int) -> Tensor:  # [batch, samples] -> [batch, bins, frames]
+        window = getattr(self, f"window{length}")
+        spectrum = torch.stft(waveform, length, length // 4, window=window, return_complex=True)
+        return (torch.view_as_real(spectrum).square().sum(-1) + 1e-9).sqrt() * (2 / window.sum())
+
+    def forward(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, Tensor]:
+        """[batch, samples] each -> the loss, and its mel part in nepers as a figure to report."""
+        mel_loss = magnitude_loss = made.new_zeros(())
+        for (length, _), mel in zip(RESOLUTIONS, self.mels, strict=True):
+            first, second = self.magnitude(made, length), self.magnitude(recorded, length)
+            difference = (mel(first) + FLOOR).log() - (mel(second) + FLOOR).log()
+            mel_loss = mel_loss + difference.abs().mean() / len(RESOLUTIONS)
+            if length == 1024:
+                magnitude_loss = ((first + FLOOR).log() - (second + FLOOR).log()).abs().mean()
+        return mel_loss + 0.3 * magnitude_loss, mel_loss.detach()
