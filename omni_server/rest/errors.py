@@ -1,0 +1,88 @@
+"""Step 8. Every error as OpenAI's clients expect it, and an `x-request-id` on every answer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import uuid
+
+from fastapi import FastAPI
+from fastapi.requests import Request
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from omni_server.errors import OmniError
+from omni_server.wording import shown
+
+logger = logging.getLogger(__name__)
+
+SAFE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+RETRY_AFTER_SECONDS = 1
+
+
+class RequestIds:
+    """Gives each request an id, the client's own if it sent one, and puts it on the answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        request_id = given if SAFE_REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("latin-1"))]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
+
+
+def error_body(error: OmniError) -> dict[str, object]:
+    return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
+
+
+def error_response(error: OmniError) -> JSONResponse:
+    # Without this header a stock client repeats every 5xx, also where the repetition must fail in the same way.
+    headers = {"x-should-retry": "true" if error.retry else "false"}
+    if error.retry:
+        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+    return JSONResponse(error_body(error), status_code=error.http_status, headers=headers)
+
+
+def install(app: FastAPI) -> None:
+    """Makes every way in which a request can end badly speak the same shape."""
+    app.add_middleware(RequestIds)
+
+    @app.exception_handler(OmniError)
+    async def known(request: Request, error: OmniError) -> JSONResponse:
+        if error.http_status >= 500:
+            logger.error("request %s failed: %s", request.state.request_id, error, exc_info=error)
+        return error_response(error)
+
+    @app.exception_handler(HTTPException)
+    async def refused_by_router(request: Request, error: HTTPException) -> JSONResponse:
+        place = shown(f"{request.method} {request.url.path}")
+        # Starlette's own 404 says no more than `Not Found`; those of our routes say what is missing.
+        message = {
+            404: f"There is nothing at {place}; `GET /openapi.json` lists what there is."
+            if error.detail == "Not Found"
+            else error.detail,
+            405: f"{place} is not allowed; expected {(error.headers or {}).get('Allow', 'another method')}.",
+        }.get(error.status_code, str(error.detail))
+        body = {"error": {"message": message, "type": "invalid_request_error", "param": None, "code": None}}
+        headers = {**(error.headers or {}), "x-should-retry": "false"}
+        return JSONResponse(body, status_code=error.status_code, headers=headers)
+
+    @app.exception_handler(Exception)
+    async def fault(request: Request, error: Exception) -> JSONResponse:
+        # Starlette answers this one outside of all middleware and raises it again, so the server logs the traceback.
+        request_id = request.state.request_id
+        response = error_response(OmniError(f"The server failed; its log tells more under request `{request_id}`."))
+        response.headers["x-request-id"] = request_id
+        return response

@@ -1,0 +1,50 @@
+"""One real server for the whole session: the embedded checkpoint, a real vLLM engine, a real socket on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import warnings
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import pytest
+import uvicorn
+
+from omni_server.config import Settings
+from omni_server.pipeline import Pipeline
+
+# Read when torch and vLLM are first imported; threads that spin on two shared cores starve the engine.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+@dataclass(frozen=True, slots=True)
+class RealServer:
+    pipeline: Pipeline
+    url: str
+
+    @property
+    def unfinished(self) -> int:
+        """Requests that the engine still works on."""
+        return int(self.pipeline.backbone.unfinished_requests())  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="session")
+async def server() -> AsyncIterator[RealServer]:
+    from omni_server.app import open_pipeline
+    from omni_server.rest import create_app
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # vLLM's own imports warn
+        settings = Settings(port=0, threads=1, allow_media_urls=True, allow_private_media_urls=True)
+        async with open_pipeline(settings) as pipeline:
+            config = uvicorn.Config(create_app(pipeline, settings), host="127.0.0.1", port=0, log_level="warning")
+            served = uvicorn.Server(config)
+            task = asyncio.create_task(served.serve())
+            while not served.started:
+                await asyncio.sleep(0.01)
+            port = served.servers[0].sockets[0].getsockname()[1]
+            yield RealServer(pipeline, f"http://127.0.0.1:{port}")
+            served.should_exit = True
+            await task

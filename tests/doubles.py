@@ -1,0 +1,157 @@
+"""The only home of stand-ins. Each one stands for a joint and keeps that joint's promises."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from omni_server.errors import OmniError
+from omni_server.media import MediaLoader
+from omni_server.types import (
+    AudioPart,
+    DecodeOptions,
+    Event,
+    ImagePart,
+    Modality,
+    Picture,
+    Prompt,
+    Request,
+    Sampling,
+    Speech,
+    TokenChunk,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScriptedCheckpoint:
+    """The facts of a checkpoint that a door looks at."""
+
+    name: str = "omni-scripted"
+    modalities_in: frozenset[Modality] = frozenset(Modality)
+    modalities_out: frozenset[Modality] = frozenset(Modality)
+    voices: tuple[str, ...] = ("mint", "sage")
+    context_length: int = 4096
+    prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+class Forever:
+    """A step of a script at which the reply never goes on."""
+
+
+class ScriptedPipeline:
+    """Replays `script` for every request: events in order, an exception to raise, or `Forever`.
+
+    `refusal` is raised on entering, as a wrong request is. With a `loader` it loads the request's media too.
+    """
+
+    def __init__(
+        self,
+        *script: Event | Exception | Forever,
+        refusal: OmniError | None = None,
+        loader: MediaLoader | None = None,
+        modalities: dict[str, bool] | None = None,
+    ) -> None:
+        self.checkpoint = ScriptedCheckpoint()
+        self.script = script
+        self.refusal = refusal
+        self.loader = loader
+        self.modalities = modalities or {"text": True, "image": True, "audio": True}
+        self.requests: list[Request] = []
+        self.media: list[Picture | Speech] = []
+        self.running = 0
+        self.left = 0
+
+    @asynccontextmanager
+    async def respond(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
+        self.requests.append(request)
+        if self.refusal is not None:
+            raise self.refusal
+        self.running += 1
+        try:
+            await self._load(request)
+            yield self._events()
+        finally:
+            await asyncio.sleep(0)  # clean-up of the real one waits too; it must get the time
+            self.running -= 1
+            self.left += 1
+
+    async def ready(self) -> dict[str, bool]:
+        return self.modalities
+
+    async def _events(self) -> AsyncIterator[Event]:
+        for step in self.script:
+            match step:
+                case Forever():
+                    await asyncio.Event().wait()
+                case Exception():
+                    raise step
+                case _:
+                    yield step
+
+    async def _load(self, request: Request) -> None:
+        for part in (part for message in request.messages for part in message.parts):
+            if self.loader is None or not isinstance(part, ImagePart | AudioPart):
+                continue
+            load = self.loader.picture if isinstance(part, ImagePart) else self.loader.speech
+            self.media.append(await asyncio.to_thread(load, await self.loader.fetch(part.source)))
+
+
+class ScriptedBackbone:
+    """A Backbone that says `chunks` of token ids, or raises where a chunk is an exception; counts what is unfinished."""
+
+    def __init__(self, *chunks: Sequence[int] | Exception | Forever) -> None:
+        self.chunks = chunks
+        self.prompts: list[Prompt] = []
+        self.unfinished = 0
+        self.spoken = 0
+
+    async def stream(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]
+    ) -> AsyncGenerator[TokenChunk, None]:
+        self.prompts.append(prompt)
+        self.unfinished += 1
+        try:
+            for number, chunk in enumerate(self.chunks, start=1):
+                await asyncio.sleep(0)
+                match chunk:
+                    case Forever():
+                        await asyncio.Event().wait()
+                    case Exception():
+                        raise chunk
+                    case _:
+                        self.spoken = number
+                        yield TokenChunk(tuple(chunk), "stop" if number == len(self.chunks) else None)
+        finally:
+            self.unfinished -= 1
+
+    async def check(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+
+class ScriptedDecoder:
+    """A Decoder whose spans give `output(codes)` for each feed and at the end; `gate` holds every span's end back."""
+
+    def __init__(self, gate: threading.Event | None = None, fault: Exception | None = None) -> None:
+        self.gate = gate
+        self.fault = fault
+        self.fed: list[list[int]] = []
+
+    def open(self, options: DecodeOptions) -> ScriptedDecoder:
+        return self
+
+    def feed(self, item: Sequence[int]) -> list[object]:
+        if self.fault is not None:
+            raise self.fault
+        self.fed.append(list(item))
+        return [list(item)]
+
+    def finish(self) -> list[object]:
+        if self.gate is not None:
+            assert self.gate.wait(10)
+        return [[code for codes in self.fed for code in codes]]

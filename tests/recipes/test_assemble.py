@@ -1,0 +1,21 @@
+"""recipes/assemble.py: what the recipe writes into omni.json is what the server reads."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from omni_server.checkpoint import PROMPT_SLOTS, read_checkpoint
+from recipes import assemble
+from tests.facts import write_checkpoint
+
+
+def test_wordings_are_trained_and_readable(tmp_path: Path) -> None:
+    """Would catch a wording that the model was never taught, or one that the server refuses to start with."""
+    write_checkpoint(tmp_path)
+    facts = json.loads((tmp_path / "omni.json").read_text(encoding="utf-8"))
+    (tmp_path / "omni.json").write_text(json.dumps(facts | {"prompts": assemble.prompts()}), encoding="utf-8")
+    prompts = read_checkpoint(tmp_path).prompts
+    assert set(prompts) == set(PROMPT_SLOTS)
+    assert prompts["speech"] == {"en": "say '{input}'", "ko": "'{input}'라고 말해줘"}
+    assert all(set(wordings) == {"en", "ko"} for wordings in prompts.values())
