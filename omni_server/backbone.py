@@ -44,7 +44,7 @@ class VllmBackbone:
         self._defaults = _generation_defaults(checkpoint.folders["backbone"])
         self._grammar = lru_cache(maxsize=None)(lambda modalities: span_grammar(checkpoint, modalities))
         try:
-            self._engine = AsyncLLM.from_engine_args(
+            self._engine: Any = AsyncLLM.from_engine_args(
                 AsyncEngineArgs(**_engine_arguments(checkpoint, settings, on_cpu=self._on_cpu))
             )
         except Exception as error:
@@ -84,7 +84,9 @@ class VllmBackbone:
             raise EngineUnavailable("the engine has stopped; try again later")
 
     async def close(self) -> None:
-        self._engine.shutdown()
+        engine, self._engine = self._engine, None
+        engine.shutdown()
+        del engine  # at interpreter exit its `__del__` would find half of vLLM gone and print a traceback
 
     def _sampling_parameters(self, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]) -> Any:
         from vllm import SamplingParams
