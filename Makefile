@@ -32,8 +32,9 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q
 
-bench: install  ## print every ratio of bench/RESULTS.md in one run
+bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.serving
+	$(BIN)/python -m bench.spans
 
 evaluate: install  ## the table of bars, on held-out data and by independent judges, of a running server
 	$(PIP) -r requirements/recipes.txt

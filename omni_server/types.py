@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -278,8 +277,3 @@ class Failed:
 
 
 Event = SpanOpened | TextDelta | AudioDelta | ImageReady | SpanClosed | Done | Failed
-
-
-def text_of(parts: Sequence[Part]) -> str:
-    """The text parts of a message, joined by newlines."""
-    return "\n".join(part.text for part in parts if isinstance(part, TextPart))

@@ -8,15 +8,12 @@ Inside messages unknown keys are let pass, because clients send back whole answe
 
 from __future__ import annotations
 
-import difflib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from omni_server.errors import RequestError
-from omni_server.wording import shown
+from omni_server.rest.faults import request_error
 
 NEUTRAL: tuple[Any, ...] = (None, False, 0, "none", "auto", [], {}, {"type": "text"})
 
@@ -200,35 +197,4 @@ def read_chat(body: bytes) -> ChatRequest:
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as problem:
-        raise _request_error(problem) from None
-
-
-def _request_error(problem: ValidationError) -> RequestError:
-    """The first fault of the body: field, what was expected, and what was there."""
-    fault = problem.errors(include_url=False)[0]
-    param = _path(fault["loc"])
-    match fault["type"]:
-        case "json_invalid":
-            return RequestError(f"The body is not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}")
-        case "missing":
-            return RequestError(f"`{param}` is missing; it is required", param=param)
-        case "not_yet":
-            return RequestError(f"`{param}` is not supported by this server yet; leave it out", param=param)
-        case "extra_forbidden":
-            near = difflib.get_close_matches(param, ChatRequest.model_fields, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            return RequestError(f"`{param}` is not a field of this request{hint}", param=param)
-    expected = fault["msg"].replace("Input should be", "expected", 1).replace(" after validation", "")
-    expected = "expected 1 choice, the only number supported" if param == "n" else expected[0].lower() + expected[1:]
-    value = shown(json.dumps(fault["input"], ensure_ascii=False, default=str))
-    return RequestError(f"{f'`{param}`' if param else 'The body'} is {value}; {expected}", param=param or None)
-
-
-def _path(place: tuple[str | int, ...]) -> str:
-    path = ""
-    for step in place:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif not step.startswith("~"):
-            path += f".{step}" if path else step
-    return path
+        raise request_error(ChatRequest, problem, {"n": "expected 1 choice, the only number supported"}) from None

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Tag, ValidationError
 from pydantic_core import PydanticCustomError
 
-from omni_server.errors import RequestError
 from omni_server.rest.chat_wire import VoiceId
-from omni_server.wording import shown
+from omni_server.rest.faults import request_error
 
 
 class JsonFields(BaseModel):
@@ -58,41 +55,11 @@ def read_json(kind: type[AnyFields], body: bytes) -> AnyFields:
     try:
         return kind.model_validate_json(body)
     except ValidationError as problem:
-        raise _request_error(kind, problem) from None
+        raise request_error(kind, problem) from None
 
 
 def read_form(kind: type[AnyFields], fields: Mapping[str, object]) -> AnyFields:
     try:
         return kind.model_validate(dict(fields))
     except ValidationError as problem:
-        raise _request_error(kind, problem) from None
-
-
-def _request_error(kind: type[BaseModel], problem: ValidationError) -> RequestError:
-    """The first fault: field, what was there, and what was expected."""
-    fault = problem.errors(include_url=False)[0]
-    param = _path(fault["loc"])
-    match fault["type"]:
-        case "json_invalid":
-            return RequestError(f"The body is not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}")
-        case "missing":
-            return RequestError(f"`{param}` is missing; it is required", param=param)
-        case "extra_forbidden":
-            names = [field.alias or name for name, field in kind.model_fields.items()]
-            near = difflib.get_close_matches(param, names, n=1)
-            hint = f"; did you mean `{near[0]}`?" if near else ""
-            return RequestError(f"`{param}` is not a field of this request{hint}", param=param)
-    expected = fault["msg"].replace("Input should be", "expected", 1)
-    value = shown(json.dumps(fault["input"], ensure_ascii=False, default=str))
-    where = f"`{param}`" if param else "The body"
-    return RequestError(f"{where} is {value}; {expected[0].lower()}{expected[1:]}", param=param or None)
-
-
-def _path(place: tuple[str | int, ...]) -> str:
-    path = ""
-    for step in place:
-        if isinstance(step, int):
-            path += f"[{step}]"
-        elif not step.startswith("~"):
-            path += f".{step}" if path else step
-    return path
+        raise request_error(kind, problem) from None
