@@ -19,6 +19,8 @@ from recipes.audio_augmentation import (
 )
 from recipes.audio_clips import LONGEST_SECONDS, SAMPLE_RATE, Clip, ClipStore, symbols
 
+LENGTH_STEP = 50  # frames
+
 
 @dataclass(frozen=True, slots=True)
 class AudioBatch:
@@ -115,7 +117,8 @@ class AudioBatches:
 
     def _collate(self, clips: list[Clip], dressed: list[tuple[Tensor, bool]]) -> AudioBatch:
         frames = torch.tensor([log_mel.shape[1] for log_mel, _ in dressed])
-        padded = torch.empty(len(clips), self._mel_bins, int(frames.max()))
+        # Few different lengths: the library compiles its kernels anew for each shape.
+        padded = torch.empty(len(clips), self._mel_bins, -(-int(frames.max()) // LENGTH_STEP) * LENGTH_STEP)
         for row, (log_mel, _) in enumerate(dressed):
             padded[row] = log_mel.min()  # what silence after the sound looks like, under the floor
             padded[row, :, : log_mel.shape[1]] = log_mel

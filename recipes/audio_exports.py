@@ -27,10 +27,15 @@ SILENT_LOG_MEL = -0.5
 
 def write_codes(variants: int) -> None:
     """Brings audio_codes.npz up to date with the manifest; so many variants of each training clip of the input."""
-    codebook = AudioCodebook.from_pretrained(cache_folder() / "audio_codebook")
+    network = AudioCodebook.from_pretrained(cache_folder() / "audio_codebook").network
+    log_mel = LogMel(network.config.n_mels)
 
+    @torch.inference_mode()
     def encode(waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        return [np.array(codebook.encode(waveform), np.int16) for waveform in waveforms]
+        padded, frames = _padded(log_mel, waveforms)
+        codes = network(padded, frames)
+        counts = ((frames + 1) // 2 + 1) // 2
+        return [row[:count].numpy().astype(np.int16) for row, count in zip(codes, counts.tolist(), strict=True)]
 
     _write(cache_folder() / "audio_codes.npz", encode, variants)
 
@@ -42,12 +47,17 @@ def write_features(variants: int) -> None:
 
     @torch.inference_mode()
     def encode(waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        mels = [log_mel(torch.from_numpy(waveform)).T for waveform in waveforms]
-        padded = pad_sequence(mels, batch_first=True, padding_value=SILENT_LOG_MEL).transpose(1, 2)
-        units, counts = short_features(encoder.tower, padded, torch.tensor([len(mel) for mel in mels]))
+        units, counts = short_features(encoder.tower, *_padded(log_mel, waveforms))
         return [row[:count].numpy().astype(np.float16) for row, count in zip(units, counts.tolist(), strict=True)]
 
     _write(cache_folder() / "audio_features.npz", encode, variants, lambda clip: not clip.is_output_voice)
+
+
+def _padded(log_mel: LogMel, waveforms: list[np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-mels [batch, mels, frames] and how many frames of each are valid [batch]."""
+    mels = [log_mel(torch.from_numpy(waveform)).T for waveform in waveforms]
+    padded = pad_sequence(mels, batch_first=True, padding_value=SILENT_LOG_MEL).transpose(1, 2)
+    return padded, torch.tensor([len(mel) for mel in mels])
 
 
 def heard_as(clip: Clip, variant: int) -> np.ndarray:

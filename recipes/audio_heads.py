@@ -9,27 +9,27 @@ from recipes.audio_batches import AudioBatch
 from recipes.audio_clips import ALPHABET, BLANK, Clip, symbols
 from recipes.domain import load_concepts
 
-SYMBOLS_PER_UNIT = 2  # fast speech has more than one letter in 40 ms
-
 
 class RecognitionHead(nn.Module):
-    """Reads letters and jamo from 25 vectors a second, two guesses from each; trained with CTC."""
+    """Reads letters and jamo from vectors; trained with CTC. At 25 vectors a second two guesses are made from each: fast
+    speech has more than one letter in 40 ms."""
 
-    def __init__(self, width: int, hidden: int = 128) -> None:
+    def __init__(self, width: int, hidden: int = 128, guesses: int = 2) -> None:
         super().__init__()
+        self.guesses = guesses
         self.inward = nn.Conv1d(width, hidden, 5, padding=2)
-        self.outward = nn.Conv1d(hidden, SYMBOLS_PER_UNIT * (len(ALPHABET) + 1), 3, padding=1)
+        self.outward = nn.Conv1d(hidden, guesses * (len(ALPHABET) + 1), 3, padding=1)
 
     def forward(self, units: Tensor) -> Tensor:
-        """[batch, units, width] -> log-probabilities [batch, 2 * units, symbols]."""
+        """[batch, units, width] -> log-probabilities [batch, guesses * units, symbols]."""
         hidden = functional.gelu(self.inward(units.transpose(1, 2)))
         scores = self.outward(hidden).transpose(1, 2)
         return scores.reshape(len(units), -1, len(ALPHABET) + 1).log_softmax(dim=-1)
 
     def loss(self, units: Tensor, unit_counts: Tensor, batch: AudioBatch) -> Tensor:
         """CTC per symbol."""
-        scores = self(units).transpose(0, 1)  # [2 * units, batch, symbols]
-        lengths = unit_counts * SYMBOLS_PER_UNIT
+        scores = self(units).transpose(0, 1)  # [guesses * units, batch, symbols]
+        lengths = unit_counts * self.guesses
         return functional.ctc_loss(scores, batch.targets, lengths, batch.target_lengths, BLANK, "mean", zero_infinity=True)
 
     def read(self, units: Tensor, unit_counts: Tensor) -> list[list[int]]:
@@ -37,7 +37,7 @@ class RecognitionHead(nn.Module):
         best = self(units).argmax(dim=-1)
         readings = []
         for row, count in zip(best, unit_counts.tolist(), strict=True):
-            kept = torch.unique_consecutive(row[: count * SYMBOLS_PER_UNIT])
+            kept = torch.unique_consecutive(row[: count * self.guesses])
             readings.append(kept[kept != BLANK].tolist())
         return readings
 

@@ -37,7 +37,7 @@ def new_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
         vocab_size=-(-len(tokenizer) // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE,
         hidden_size=256,
         intermediate_size=768,
-        num_hidden_layers=4,
+        num_hidden_layers=6,
         num_attention_heads=4,
         num_key_value_heads=2,
         head_dim=64,

@@ -15,7 +15,7 @@ from recipes.domain import STYLES, cache_folder
 from recipes.picture_batches import PictureSource
 from recipes.train_image_encoder import FULL, features, strength_at
 
-VARIANTS = {"train": 12, "eval": 3}
+VARIANTS = {"train": 24, "eval": 3}
 SEEDS = {"train": 31, "eval": 10_031}
 GENTLE_SHARE = 0.15  # the strength that `strength_at` gives early: most users' pictures are not that bad
 

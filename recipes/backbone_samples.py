@@ -19,6 +19,7 @@ from recipes.turns import HeardClip, SeenPicture, Turn
 IGNORED = -100
 GRID = 6
 LONGEST = 400
+LENGTH_STEP = 16
 DRAWN_DROPOUT = ((0.0, 0.15, 0.5, 1.0), (1, 2, 3, 3))  # input codes of a picture being drawn: rates, weights
 SPOKEN_DROPOUT = ((0.0, 0.15, 0.5), (4, 2, 1))
 MEDIUM_DROPOUT = ((0.0, 0.2, 1.0), (4, 2, 4))  # input codes of the user's media
@@ -180,9 +181,14 @@ class Renderer:
             rows.append(features)
 
 
+def _rounded(length: int) -> int:
+    """Up to a multiple of `LENGTH_STEP`: of few different shapes, for the library compiles its kernels anew for each."""
+    return -(-length // LENGTH_STEP) * LENGTH_STEP
+
+
 def collate(samples: list[Sample], padding: int) -> Batch:
     """Pads at the right, where causal attention never looks."""
-    length = max(len(sample.inputs) for sample in samples)
+    length = _rounded(max(len(sample.inputs) for sample in samples))
     inputs = torch.tensor([sample.inputs + [padding] * (length - len(sample.inputs)) for sample in samples])
     labels = torch.tensor([sample.labels + [IGNORED] * (length - len(sample.labels)) for sample in samples])
     gathered: list[Tensor] = []
@@ -205,7 +211,7 @@ def batches(
         )
         groups: list[list[Sample]] = [[]]
         for sample in samples:
-            if (len(groups[-1]) + 1) * len(sample.inputs) > tokens and groups[-1]:
+            if (len(groups[-1]) + 1) * _rounded(len(sample.inputs)) > tokens and groups[-1]:
                 groups.append([])
             groups[-1].append(sample)
         renderer.random.shuffle(groups)

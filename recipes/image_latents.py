@@ -17,8 +17,8 @@ from recipes.pictures import load_pictures, on_white
 
 PIXELS = 128
 LATENT_CHANNELS = 48
-BLOCK_CHANNELS = [12, 16, 32, 64, 128]
-NORM_GROUPS = 4
+BLOCK_CHANNELS = [32, 32, 64, 128, 192]
+NORM_GROUPS = 8
 CELL = 16  # pixels of one latent position
 MARGIN = 8  # pixels around a cell that its latent also sees
 

@@ -123,7 +123,8 @@ def score(renderer: Renderer, turn: Turn, reply: list[int]) -> dict[str, float]:
 @torch.inference_mode()
 def generate(model: "Omni", renderer: Renderer, turns: list[Turn], temperature: float) -> list[list[int]]:
     """The replies' ids; media not asked for stay shut, and speech that was asked for must come before the end."""
-    rows = [model.embed(collate([renderer.request(turn)], renderer.end))[0] for turn in turns]
+    asked = [renderer.request(turn) for turn in turns]
+    rows = [model.embed(collate([request], renderer.end))[0, : len(request.inputs)] for request in asked]
     longest = max(len(row) for row in rows)
     inputs = torch.stack([functional.pad(row, (0, 0, longest - len(row), 0)) for row in rows])
     mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])

@@ -125,13 +125,13 @@ def plan_input() -> Iterator[Recording]:
 
 
 def plan_input_kokoro() -> Iterator[Recording]:
-    """Neural speakers and averages of them; few, for they are slow."""
+    """Neural speakers and averages of them; fewer, for they are slow."""
     chooser = random.Random(SEED + "kokoro")
     for concept in load_concepts():
         for language in LANGUAGES:
-            for template in ("name", "name", chooser.choice(sorted(CONCEPT_PHRASINGS[language]))):
+            for template in ("name", "name", "name", *sorted(CONCEPT_PHRASINGS[language])):
                 utterances = list(concept_requests(concept, language, template, 4, False, SEED))
-                voice = "+".join(chooser.sample(VOICES["kokoro"]["training"], chooser.choice((1, 1, 2))))
+                voice = "+".join(chooser.sample(VOICES["kokoro"]["training"], chooser.choice((1, 2, 2))))
                 manner = Manner(voice, round(chooser.uniform(0.85, 1.2), 2), round(chooser.uniform(0.93, 1.07), 3))
                 yield Recording(chooser.choice(utterances), "kokoro", manner, "input", "train")
 

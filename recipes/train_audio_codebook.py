@@ -6,28 +6,36 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from omni_server.encoders.s3_tokenizer import S3Config, S3Tokenizer, digits_to_codes
+from omni_server.encoders.s3_tokenizer import TANH_SCALE, S3Config, S3Tokenizer, digits_to_codes
 from recipes.audio_augmentation import Strength
 from recipes.audio_batches import AudioBatch, AudioBatches
 from recipes.audio_clips import Clip, ClipStore
 from recipes.audio_heads import MelDecoder, RecognitionHead, error_rate, right_names
 from recipes.domain import cache_folder
+from recipes.precision import mixed
 from recipes.training_run import TrainingRun, set_rate
 
-# The shipped weights were made in three legs of one run: 22 and 5 minutes with reconstruction weighing 8, the first of them
-# with wider augmentation and a lower rate, then 10 minutes with what stands here.
 CONFIG = S3Config(n_mels=80, n_audio_state=128, n_audio_head=2, n_audio_layer=3, n_codebook_size=729)
 SEED = 7
-BATCH_SECONDS = 24.0
-OUTPUT_SHARE = 0.45
-PEAK_RATE = 3e-3
-RECONSTRUCTION_WEIGHT = 3.0
+BATCH_SECONDS = 32.0
+OUTPUT_SHARE = 0.5
+PEAK_RATE = 1.5e-3
+RECONSTRUCTION_WEIGHT = 6.0
+EVENNESS_WEIGHT = 1.0
 STRENGTH = Strength(chance=0.5, dirt=0.2, speed=0.08, tempo=0.1, vocal_tract=0.08)
 REFRESH_STEPS = 300
-ROUNDED_FROM = 0.3  # of the budget
+ROUNDED_FROM = 0.2  # of the budget
+
+
+def unevenness(projected: Tensor) -> Tensor:
+    """Of [units, digits] before the tanh: how far each is from mean 0 and deviation 1, and each pair from independence.
+    Without this three of six digits went to one end of the tanh and stayed there: 27 codes of 729 were used."""
+    mean, centred = projected.mean(dim=0), projected - projected.mean(dim=0)
+    covariance = centred.T @ centred / len(projected)
+    return mean.square().mean() + (covariance - torch.eye(len(mean))).square().mean()
 
 
 class CodebookTrainer:
@@ -36,6 +44,9 @@ class CodebookTrainer:
     def __init__(self) -> None:
         torch.manual_seed(SEED)
         self.tokenizer = S3Tokenizer(CONFIG)
+        earlier = cache_folder() / "audio_codebook" / "model.safetensors"
+        if earlier.exists():
+            self.tokenizer.load_state_dict({name: tensor.float() for name, tensor in load_file(earlier).items()})
         self.recognition = RecognitionHead(CONFIG.digits)
         self.decoder = MelDecoder(CONFIG.digits, CONFIG.n_mels)
         self.early_recognition = RecognitionHead(CONFIG.n_audio_state)
@@ -48,25 +59,28 @@ class CodebookTrainer:
         parameters = [parameter for part in self.parts.values() for parameter in part.parameters()]
         self.optimizer = torch.optim.AdamW(parameters, PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.01)
 
-    def digits(self, batch: AudioBatch, rounded_share: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
-        """Digits [batch, units, digits] of which so many rows are rounded, gradients passing straight through;
-        the hidden states [batch, units, width] and unit counts [batch]."""
+    def digits(self, batch: AudioBatch, rounded_share: float = 1.0) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Digits [batch, units, digits] of which so many rows are rounded, gradients passing straight through; the hidden
+        states [batch, units, width], unit counts [batch], and how far the digits are from being used evenly."""
         hidden, valid = self.tokenizer.encoder(batch.log_mel, batch.frames)
         assert valid is not None
-        soft = self.tokenizer.quantizer(hidden)
+        projected = self.tokenizer.quantizer._codebook.project_down(hidden).float()
+        soft = projected.tanh() * TANH_SCALE
         rounded = torch.rand(len(soft), 1, 1) < rounded_share
-        return soft + ((soft.round() - soft) * rounded).detach(), hidden, valid.sum(dim=1)
+        digits = soft + ((soft.round() - soft) * rounded).detach()
+        return digits, hidden, valid.sum(dim=1), unevenness(projected[valid])
 
     def step(self, batch: AudioBatch, run: TrainingRun) -> tuple[float, float]:
         """One update; returns the recognition and the reconstruction loss."""
         set_rate(self.optimizer, run.rate(PEAK_RATE))
         # Rounding from the first step on starves the encoder of gradient, so it comes in by and by.
-        digits, hidden, counts = self.digits(batch, rounded_share=run.share / ROUNDED_FROM)
-        recognition = self.recognition.loss(digits, counts, batch)
-        early = self.early_recognition.loss(hidden, counts, batch)
-        reconstruction = self.decoder.loss(digits, batch)
+        with mixed():
+            digits, hidden, counts, uneven = self.digits(batch, rounded_share=run.share / ROUNDED_FROM)
+            recognition = self.recognition.loss(digits, counts, batch)
+            early = self.early_recognition.loss(hidden, counts, batch)
+            reconstruction = self.decoder.loss(digits, batch)
         self.optimizer.zero_grad()
-        (recognition + 0.5 * early + RECONSTRUCTION_WEIGHT * reconstruction).backward()
+        (recognition + 0.5 * early + RECONSTRUCTION_WEIGHT * reconstruction + EVENNESS_WEIGHT * uneven).backward()
         torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.0)
         self.optimizer.step()
         return recognition.item(), reconstruction.item()
@@ -79,7 +93,7 @@ class CodebookTrainer:
         losses = []
         for start in range(0, len(clips), 16):
             batch = batches.plain(clips[start : start + 16])
-            digits, _, counts = self.digits(batch)
+            digits, _, counts, _ = self.digits(batch)
             readings += self.recognition.read(digits, counts)
             losses.append(self.decoder.loss(digits, batch).item())
             for row, count in zip(digits_to_codes(digits), counts.tolist(), strict=True):

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen2AudioEncoderConfig
@@ -17,6 +17,7 @@ from recipes.audio_batches import AudioBatch, AudioBatches
 from recipes.audio_clips import Clip, ClipStore
 from recipes.audio_heads import NamingHead, RecognitionHead, error_rate, right_names
 from recipes.domain import cache_folder
+from recipes.precision import mixed
 from recipes.training_run import TrainingRun, set_rate
 
 MEL_BINS = 80
@@ -34,11 +35,11 @@ CONFIG: dict[str, Any] = {
 }
 DROPOUT = 0.0
 SEED = 11
-BATCH_SECONDS = 14.0
+BATCH_SECONDS = 32.0
 OUTPUT_SHARE = 0.08
-NAMING_WEIGHT = 0.7
+NAMING_WEIGHT = 1.0
 IMITATION_WEIGHT = 3.0  # a dense lesson while CTC has not found its alignment; fades
-PEAK_RATE = 1.5e-3
+PEAK_RATE = 1e-3
 POSITION_SCALE, CONVOLUTION_GAIN = 0.3, 4.0
 # Hard cases from the first step on would keep CTC on its plateau; easy ones at the end let it settle.
 STRENGTHS = (
@@ -56,10 +57,10 @@ def sinusoids(positions: int, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def short_features(tower: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
-    """What the tower computes for whole chunks, at the batch's own length.
+def positions_of(tower: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """What the tower's layers compute for whole chunks, at the batch's own length.
 
-    log_mel [batch, mels, frames], valid frames [batch] -> [batch, units, width], valid units [batch].
+    log_mel [batch, mels, frames], valid frames [batch] -> [batch, positions, width], 50 a second, and how many are valid.
     """
     log_mel = functional.pad(log_mel, (0, -log_mel.shape[-1] % 4), mode="replicate")
     x = functional.gelu(tower.conv2(functional.gelu(tower.conv1(log_mel)))).transpose(1, 2)  # [batch, positions, width]
@@ -70,8 +71,18 @@ def short_features(tower: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor) ->
     x = functional.dropout(x + tower.embed_positions.weight[:positions], tower.dropout, tower.training)
     for layer in tower.layers:
         x = layer(x, mask)
-    units: Tensor = tower.layer_norm(tower.avg_pooler(x.transpose(1, 2)).transpose(1, 2))
+    return x, counts
+
+
+def units_of(tower: Qwen2AudioEncoder, positions: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    """The tower's output: pairs of positions, averaged -> [batch, units, width], 25 a second, and how many are valid."""
+    units: Tensor = tower.layer_norm(tower.avg_pooler(positions.transpose(1, 2)).transpose(1, 2))
     return units, (counts - 2) // 2 + 1
+
+
+def short_features(tower: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Both: log_mel [batch, mels, frames], valid frames [batch] -> [batch, units, width], valid units [batch]."""
+    return units_of(tower, *positions_of(tower, log_mel, frames))
 
 
 class EncoderTrainer:
@@ -89,7 +100,13 @@ class EncoderTrainer:
         convolutions = [self.tower.conv1, self.tower.conv2]
         for convolution in convolutions:
             convolution.weight.data *= CONVOLUTION_GAIN
-        self.recognition = RecognitionHead(table.shape[1])
+        earlier = cache_folder() / "audio_encoder" / "model.safetensors"
+        if earlier.exists():
+            tensors = {name: tensor.float() for name, tensor in load_file(earlier).items()}
+            prefix = "audio_model."
+            own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            self.tower.load_state_dict(own)
+        self.recognition = RecognitionHead(table.shape[1], guesses=1)
         self.naming = NamingHead(table.shape[1], kinds)
         self.imitation = torch.nn.Linear(table.shape[1], table.shape[1])
         self.teacher = AudioCodebook.from_pretrained(cache_folder() / "audio_codebook").network
@@ -114,11 +131,13 @@ class EncoderTrainer:
         """One update; returns the recognition, the naming and the imitation loss."""
         rate = run.rate(PEAK_RATE)
         set_rate(self.optimizer, rate)
-        units, counts = short_features(self.tower, batch.log_mel, batch.frames)
-        recognition = self.recognition.loss(units, counts, batch)
-        naming = self.naming.loss(units, counts, batch.clips)
+        with mixed():
+            positions, position_counts = positions_of(self.tower, batch.log_mel, batch.frames)
+            recognition = self.recognition.loss(self.tower.layer_norm(positions), position_counts, batch)
+            units, counts = units_of(self.tower, positions, position_counts)
+            naming = self.naming.loss(units, counts, batch.clips)
+            imitation = self.imitation_loss(units, counts, batch)
         self.optimizer.zero_grad()
-        imitation = self.imitation_loss(units, counts, batch)
         (recognition + NAMING_WEIGHT * naming + IMITATION_WEIGHT * (1 - run.share) * imitation).backward()
         torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.0)
         self.optimizer.step()
@@ -131,8 +150,8 @@ class EncoderTrainer:
         readings: list[list[int]] = []
         for start in range(0, len(clips), 16):
             batch = batches.plain(clips[start : start + 16])
-            units, counts = short_features(self.tower, batch.log_mel, batch.frames)
-            readings += self.recognition.read(units, counts)
+            positions, counts = positions_of(self.tower, batch.log_mel, batch.frames)
+            readings += self.recognition.read(self.tower.layer_norm(positions), counts)
         self.tower.train()
         return readings
 

@@ -31,9 +31,11 @@ from recipes.backbone_samples import IGNORED, TEXT_WEIGHT, Batch, Renderer, batc
 from recipes.dialogues import WEIGHTS, Dialogues
 from recipes.domain import cache_folder
 from recipes.measure_backbone import measure
+from recipes.precision import mixed
 
 PEAK_RATE, WEIGHT_DECAY, AVERAGING = 1e-3, 0.05, 0.995
 WARM_STEPS = 60
+COUNT_STEP = 64  # few different sizes: the library compiles its kernels anew for each
 EMBEDDING_FACTOR = 3.0  # a name is seen rarely
 BATCHES = 3  # of different lengths, and so of different tasks, to each step
 SAVE_SECONDS, MEASURE_SECONDS = 240, 3000
@@ -79,21 +81,25 @@ class Omni(nn.Module):
             ("audio", batch.audio_places, batch.audio_features),
         ):
             if len(places):
-                flat = flat.index_copy(0, places, self.projectors[kind](features))
+                flat = flat.index_copy(0, places, self.projectors[kind](features).to(flat))
         return flat.view_as(embedded)
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted loss, and the mean losses of text and of codes for the log."""
-        hidden = self.language_model.model(inputs_embeds=self.embed(batch), use_cache=False).last_hidden_state
-        wanted = batch.labels[:, 1:] != IGNORED
-        labels = batch.labels[:, 1:][wanted]
-        logits = self.language_model.lm_head(hidden[:, :-1][wanted])
-        losses = functional.cross_entropy(logits, labels, reduction="none")
-        is_text = labels < self.text_tokens + 3  # the end of a turn included
-        weights = torch.where(is_text, TEXT_WEIGHT, 1.0)
+        following = functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORED).flatten()
+        places = (following != IGNORED).nonzero().flatten()
+        places = functional.pad(places, (0, -len(places) % COUNT_STEP), value=len(following) - 1)  # where nothing is wanted
+        labels = following[places]
+        with mixed():
+            hidden = self.language_model.model(inputs_embeds=self.embed(batch), use_cache=False).last_hidden_state
+            logits = self.language_model.lm_head(hidden.flatten(0, 1)[places]).float()
+        losses = functional.cross_entropy(logits, labels, reduction="none", ignore_index=IGNORED)
+        is_text = (labels >= 0) & (labels < self.text_tokens + 3)  # the end of a turn included
+        weights = torch.where(is_text, TEXT_WEIGHT, 1.0) * (labels >= 0)
         nothing = torch.zeros(())
         text = losses[is_text].mean() if is_text.any() else nothing
-        codes = losses[~is_text].mean() if (~is_text).any() else nothing
+        is_code = labels >= self.text_tokens + 3
+        codes = losses[is_code].mean() if is_code.any() else nothing
         return (losses * weights).sum() / weights.sum(), text.detach(), codes.detach()
 
 

@@ -22,6 +22,7 @@ from recipes.image_latents import (
     sharpness,
     with_margin,
 )
+from recipes.precision import mixed
 from recipes.training_run import TrainingRun, set_rate
 
 CROP = 64
@@ -53,7 +54,8 @@ def train(pictures: tuple[Tensor, Tensor], encoder: PatchEncoder, decoder: Pixel
         latents = encoder(seen)
         # A channel's own scale is free otherwise; this keeps the noise meaningful and the channels alike.
         spread = (latents.var(dim=(0, 2, 3)) - 1).abs().mean()
-        made = decoder(latents + NOISE * torch.randn(latents.shape, generator=random))
+        with mixed():
+            made = decoder(latents + NOISE * torch.randn(latents.shape, generator=random)).float()
         loss = picture_loss(made, seen[:, :, MARGIN:-MARGIN, MARGIN:-MARGIN]) + 0.01 * spread
         optimizer.zero_grad()
         loss.backward()

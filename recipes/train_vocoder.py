@@ -20,6 +20,7 @@ from torch import Tensor
 
 from decoders.audio.unit_bigvgan import UnitBigVGAN, VocoderConfig
 from recipes.domain import cache_folder
+from recipes.precision import mixed
 from recipes.vocoder_clips import (
     HELD_OUT,
     SAMPLE_RATE,
@@ -33,6 +34,7 @@ from recipes.vocoder_clips import (
     random_windows,
     stand_in_units,
 )
+from recipes.vocoder_critics import Critics
 from recipes.vocoder_front import FrontBatches, FrontLoss
 from recipes.vocoder_kernels import quicken
 from recipes.vocoder_losses import SpectralLoss
@@ -42,8 +44,8 @@ CONFIG = VocoderConfig(
     unit_emb_dim=128,
     spk_emb_dim=64,
     upsample_initial_channel=256,
-    upsample_rates=(5, 4, 4, 3, 2, 2),
-    upsample_kernel_sizes=(10, 8, 8, 6, 4, 4),
+    upsample_rates=(8, 6, 5, 4),
+    upsample_kernel_sizes=(16, 12, 11, 8),
     resblock_kernel_sizes=(3, 7),
     resblock_dilation_sizes=((1, 3), (1, 3)),
     use_bias_at_final=False,
@@ -52,12 +54,14 @@ CONFIG = VocoderConfig(
     finetune=True,
     num_spk=len(SPEAKERS),
 )
-WINDOWS, LONGEST_UNITS, FRONT_CLIPS = 1, 20, 4
+WINDOWS, LONGEST_UNITS, FRONT_CLIPS = 1, 48, 6
+CRITIC_UNITS = 24  # the critics hear this much of a window
 PEAK_RATE, FINAL_RATE, WARM_STEPS = 1.2e-3, 1e-4, 200
+CRITIC_RATE, CRITIC_WEIGHT, LIKENESS_WEIGHT = 4e-4, 0.1, 0.3
 FRESH_UNITS_BOOST, FRESH_UNITS_STEPS = 5.0, 600  # a new codebook's embedding learns faster at first
 AVERAGE_DECAY = 0.998
 SAVE_EVERY, REPORT_EVERY = 180.0, 100
-PARTS = ("network", "average", "front", "optimizer", "front_optimizer")
+PARTS = ("network", "average", "front", "critics", "optimizer", "front_optimizer", "critic_optimizer")
 
 
 class Trainer:
@@ -73,6 +77,8 @@ class Trainer:
         self.front = FrontLoss(self.network)
         self.optimizer = torch.optim.AdamW(self._groups(), PEAK_RATE, betas=(0.8, 0.99), weight_decay=1e-3, fused=True)
         self.front_optimizer = torch.optim.AdamW(self.front.parameters(), PEAK_RATE, fused=True)
+        self.critics = Critics()
+        self.critic_optimizer = torch.optim.AdamW(self.critics.parameters(), CRITIC_RATE, betas=(0.8, 0.99), fused=True)
         self.step, self.fresh_since, self.units_from = 0, 0, "nothing"
         if self.path.exists():
             saved = torch.load(self.path, weights_only=True)
@@ -102,18 +108,24 @@ class Trainer:
         self.optimizer.param_groups[1]["lr"] = rate * (FRESH_UNITS_BOOST if fresh else 1.0)
 
     def speak(self, network: UnitBigVGAN, window: Window) -> Tensor:  # -> [1, samples]
-        voice = network.spk_emb(torch.tensor([window.speaker]))
-        return network(window.units[None], voice, window.wanted)[0]
+        with mixed():
+            voice = network.spk_emb(torch.tensor([window.speaker]))
+            return network(window.units[None], voice, window.wanted)[0].float()
 
-    def learn(self, windows: list[Window], clips: list[SpokenClip], targets: list[Tensor]) -> tuple[float, float]:
-        """One update: of all from windows of unequal lengths, of the first stage from whole clips too."""
+    def learn(self, windows: list[Window], clips: list[SpokenClip], targets: list[Tensor], judged: bool) -> tuple[float, float]:
+        """One update: of all from windows of unequal lengths, of the first stage from whole clips too; with critics if
+        `judged`."""
         self.optimizer.zero_grad(set_to_none=True)
         self.front_optimizer.zero_grad(set_to_none=True)
-        front = self.front(self.network, clips, targets)
+        with mixed():
+            front = self.front(self.network, clips, targets)
         front.backward()
         total = 0.0
         for window in windows:
-            loss, mel = self.loss(self.speak(self.network, window), window.waveform[None])
+            made = self.speak(self.network, window)
+            loss, mel = self.loss(made, window.waveform[None])
+            if judged:
+                loss = loss + self.judged_loss(made, window.waveform[None])
             (loss / len(windows)).backward()
             total += mel.item() / len(windows)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
@@ -124,6 +136,19 @@ class Trainer:
         values = [value.detach() for value in self.network.parameters()]
         torch._foreach_lerp_(list(self.average.parameters()), values, 1 - keep)
         return total, front.item()
+
+    def judged_loss(self, made: Tensor, recorded: Tensor) -> Tensor:
+        """The critics learn from a stretch of both waveforms, then the vocoder from them."""
+        length = CRITIC_UNITS * SAMPLES_PER_UNIT
+        start = int(torch.randint(max(1, made.shape[1] - length + 1), ()))
+        made, recorded = made[:, start : start + length], recorded[:, start : start + length]
+        self.critic_optimizer.zero_grad(set_to_none=True)
+        self.critics.judge(recorded, made).backward()
+        self.critic_optimizer.step()
+        self.critics.requires_grad_(False)
+        short, unlike = self.critics.teach(recorded, made)
+        self.critics.requires_grad_(True)
+        return CRITIC_WEIGHT * short + LIKENESS_WEIGHT * unlike
 
     @torch.inference_mode()
     def validate(self, clips: list[SpokenClip]) -> float:
@@ -151,7 +176,8 @@ def load_training_clips(cache: Path) -> tuple[list[SpokenClip], str]:
     return clips, "log-mel clusters"
 
 
-def train(seconds: float, start_share: float) -> None:
+def train(seconds: float, start_share: float, critics_from: float) -> None:
+    """`start_share` of the falling rate is where it begins, and after `critics_from` of the time the critics listen too."""
     cache = cache_folder()
     trainer = Trainer(cache)
     clips, source = load_training_clips(cache)
@@ -166,7 +192,8 @@ def train(seconds: float, start_share: float) -> None:
     while (spent := time.monotonic() - started) < seconds:
         trainer.set_rates(start_share + (1 - start_share) * spent / seconds)
         windows = random_windows(kept, WINDOWS, LONGEST_UNITS, context, chance)
-        recent.append(trainer.learn(windows, *batches.draw(FRONT_CLIPS, chance)))
+        judged = spent / seconds >= critics_from
+        recent.append(trainer.learn(windows, *batches.draw(FRONT_CLIPS, chance), judged))
         if trainer.step % REPORT_EVERY == 0:
             mel, front = (sum(values) / len(recent) for values in zip(*recent, strict=True))
             print(f"{spent:.0f} s, step {trainer.step}: mel {mel:.3f}, front {front:.3f}", flush=True)
@@ -192,7 +219,7 @@ def export(folder: Path) -> None:
         "units_per_second": SAMPLE_RATE // SAMPLES_PER_UNIT,
         "speakers": list(SPEAKERS),
         "default_speaker": SPEAKERS[0],
-        "look_ahead_units": 6,
+        "look_ahead_units": 4,
         "first_chunk_units": 4,
         "largest_chunk_units": 24,
         "cross_fade_samples": 240,
@@ -205,13 +232,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=6000.0, help="time to train; the rate falls over this time")
     parser.add_argument("--start-share", type=float, default=0.0, help="where on the falling rate to begin, 0..1")
+    parser.add_argument("--critics-from", type=float, default=0.6, help="share of the time after which critics listen, 0..1")
     parser.add_argument("--export", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.export:
         export(arguments.export)
     else:
-        train(arguments.seconds, arguments.start_share)
+        train(arguments.seconds, arguments.start_share, arguments.critics_from)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def fused(layer: AntiAliasedSnake, x: Tensor) -> Tensor:  # [batch, channels, ti
     alpha, beta = layer.act.alpha, layer.act.beta
     if layer.act.logscale:
         alpha, beta = alpha.exp(), beta.exp()
-    return FusedSnake.apply(x, alpha, (beta + 1e-9).reciprocal(), layer.upsample.filter.view(-1))
+    return FusedSnake.apply(x.float(), alpha, (beta + 1e-9).reciprocal(), layer.upsample.filter.view(-1))
 
 
 class NarrowConvolution(torch.autograd.Function):
@@ -112,7 +112,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
 def narrow(layer: Convolution, x: Tensor) -> Tensor:
     if x.shape[2] < SHORTEST:
         return layer.conv(x)
-    return NarrowConvolution.apply(x, layer.conv.weight, layer.conv.bias, layer.conv.dilation[0])
+    return NarrowConvolution.apply(x.float(), layer.conv.weight, layer.conv.bias, layer.conv.dilation[0])
 
 
 def is_narrow(layer: nn.Module) -> bool:
