@@ -24,6 +24,7 @@ DRAWN_DROPOUT = ((0.0, 0.15, 0.5, 1.0), (1, 2, 3, 3))  # input codes of a pictur
 SPOKEN_DROPOUT = ((0.0, 0.15, 0.5), (4, 2, 1))
 MEDIUM_DROPOUT = ((0.0, 0.2, 1.0), (4, 2, 4))  # input codes of the user's media
 NO_FEATURES = 0.15
+NO_SPEECH_CODES = 0.5  # share of heard clips with features whose codes are left out: half as long, twice as many lessons
 FORGET_MEDIA = 0.25  # share of conversations whose history keeps only the texts of earlier answers
 TEXT_WEIGHT = 5.0
 
@@ -165,6 +166,8 @@ class Renderer:
         if is_picture:
             sample.extend(self.picture(medium.codes, kept))
         else:
+            if self.training and features is not None and self.random.random() < NO_SPEECH_CODES:
+                kept = []
             open_, close = self.blocks["discrete_audio"]
             sample.extend([open_, *(self.audio_first + code if code >= 0 else self.audio_mask for code in kept), close])
         open_, close = self.blocks["image" if is_picture else "audio"]
