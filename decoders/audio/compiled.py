@@ -100,8 +100,8 @@ class Activation:
             alpha, beta = alpha.exp(), beta.exp()
         self.threads = threads
         self.alpha, self.inverse = (alpha / math.pi).numpy(), (beta + 1e-9).reciprocal().numpy()
-        self.up = (2 * layer.upsample.filter).view(-1).numpy()
-        self.down = layer.downsample.lowpass.filter.view(-1).numpy()
+        self.up = tuple(map(np.float32, (2 * layer.upsample.filter).view(-1).tolist()))
+        self.down = tuple(map(np.float32, layer.downsample.lowpass.filter.view(-1).tolist()))
 
     def __call__(self, x: np.ndarray, out: np.ndarray, segments: Segments, scale: float = 1.0) -> None:
         values = np.float32(scale), self.alpha, self.inverse, self.up, self.down
@@ -116,6 +116,8 @@ class CompiledVocoder:
     """One network, ready to speak; one caller at a time."""
 
     def __init__(self, network: UnitBigVGAN, precision: str, threads: int) -> None:
+        if precision == "bfloat16" and not tiles.available():  # asking is also what lets this process use them
+            raise ValueError("`bfloat16` needs a CPU with AMX tiles; this one has none, or Linux keeps them from this process")
         self.network, self.precision = network, precision
         self._threads = Threads(threads)
         self._kind: Any = Tiled if precision == "bfloat16" else Library

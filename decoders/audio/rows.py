@@ -7,67 +7,25 @@ the same order wherever the blocks fall.
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
-NUMBERS = 6144  # of one block: with its doubled rate it stays near
+from decoders.audio.vectors import LANES, double, halve, write
+
+NUMBERS = 4096  # of one block: with its doubled rate it stays near
 SLAB = 64  # channels of one block
 REACH = 3  # rows on either side, of each filter
-# sin(pi r) / r for r in -1/2..1/2, in powers of r squared; off by 3e-8 at most
-C0, C1, C2, C3, C4, C5 = (
-    np.float32((-1) ** n * math.pi ** (2 * n + 1) / math.factorial(2 * n + 1)) for n in range(6)
-)
+PAD = 8 * LANES  # numbers that may be made beyond a block's end
 
 
-@intrinsic
-def nearest(typing: Any, value: Any) -> Any:
-    """The whole number nearest to a float32."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.call(builder.module.declare_intrinsic("llvm.rint", [ir.FloatType()]), arguments)
-
-    return types.float32(types.float32), generate
-
-
-@intrinsic
-def rounded(typing: Any, out: Any, value: Any) -> Any:
-    """A float32 as `out` holds it: as it is, or the bits of bfloat16, to even where it lies between."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if signature.return_type == types.float32:
-            return arguments[1]
-        word = ir.IntType(32)
-        whole, sixteen = builder.bitcast(arguments[1], word), ir.Constant(word, 16)
-        odd = builder.and_(builder.lshr(whole, sixteen), ir.Constant(word, 1))
-        nearer = builder.add(builder.add(whole, ir.Constant(word, 0x7FFF)), odd)
-        return builder.trunc(builder.lshr(nearer, sixteen), ir.IntType(16))
-
-    return out.dtype(out, types.float32), generate
-
-
-@njit(nogil=True, inline="always")
-def bend(x: Any, alpha: Any, inverse: Any) -> Any:
-    """x + sin^2(pi alpha x) * inverse; alpha comes divided by pi."""
-    turns = x * alpha
-    r = turns - nearest(turns)
-    q = r * r
-    sine = r * (C0 + q * (C1 + q * (C2 + q * (C3 + q * (C4 + q * C5)))))
-    return x + sine * sine * inverse
-
-
-@njit(nogil=True, cache=True, fastmath={"contract"})
+@njit(nogil=True, cache=True)
 def activate(
     x: np.ndarray,  # float32 [rows, channels]
     scale: np.float32,  # of x
     alpha: np.ndarray,  # float32 [channels], divided by pi
     inverse: np.ndarray,  # float32 [channels], 1 / beta
-    up: np.ndarray,  # float32 [12], times two
-    down: np.ndarray,  # float32 [12]
+    up: tuple[float, ...],  # twelve float32, times two
+    down: tuple[float, ...],  # twelve float32
     out: np.ndarray,  # uint16 (bfloat16 bits) or float32, as x
     segments: np.ndarray,  # int64 [n, 2]: start, length
     share: tuple[int, int],  # this worker's place among the workers that divide the rows
@@ -75,65 +33,55 @@ def activate(
     channels = x.shape[1]
     slab = channels if channels <= 2 * SLAB else SLAB
     rows = max(8, NUMBERS // slab)
-    seen = np.empty((rows + 4 * REACH) * slab, np.float32)
-    even = np.empty((rows + 2 * REACH) * slab, np.float32)
-    odd = np.empty((rows + 2 * REACH) * slab, np.float32)
-    bent_alpha, bent_inverse = np.empty((rows + 2 * REACH) * slab, np.float32), np.empty((rows + 2 * REACH) * slab, np.float32)
-    u0, u1, u2, u3, u4, u5, u6, u7, u8, u9, u10, u11 = (
-        up[0], up[1], up[2], up[3], up[4], up[5], up[6], up[7], up[8], up[9], up[10], up[11]
-    )  # fmt: skip
-    d0, d1, d2, d3, d4, d5, d6, d7, d8, d9, d10, d11 = (
-        down[0], down[1], down[2], down[3], down[4], down[5], down[6], down[7], down[8], down[9], down[10], down[11]
-    )  # fmt: skip
+    block = rows * slab
+    seen = np.zeros(block + 4 * REACH * slab + PAD, np.float32)
+    even, odd = np.zeros(block + 2 * REACH * slab + PAD, np.float32), np.zeros(block + 2 * REACH * slab + PAD, np.float32)
+    alphas, inverses = np.zeros(len(even), np.float32), np.zeros(len(even), np.float32)
     for low in range(0, channels, slab):
         wide = min(slab, channels - low)
         for row in range(rows + 2 * REACH):
-            for c in range(wide):
-                bent_alpha[row * wide + c] = alpha[low + c]
-                bent_inverse[row * wide + c] = inverse[low + c]
+            alphas[row * wide : (row + 1) * wide] = alpha[low : low + wide]
+            inverses[row * wide : (row + 1) * wide] = inverse[low : low + wide]
         for segment in range(len(segments)):
-            start, length = segments[segment, 0], segments[segment, 1]
-            for begin in range(length * share[0] // share[1], length * (share[0] + 1) // share[1], rows):
-                count = min(rows, length * (share[0] + 1) // share[1] - begin)
+            start, length = segments[segment]
+            end = length * (share[0] + 1) // share[1]
+            for begin in range(length * share[0] // share[1], end, rows):
+                count = min(rows, end - begin)
                 for row in range(count + 4 * REACH):
                     place = start + min(max(begin + row - 2 * REACH, 0), length - 1)
-                    for c in range(wide):
-                        seen[row * wide + c] = x[place, low + c] * scale
-                # even[0] is the doubled signal three rows before `begin`; seen[0] lies another three before
-                for i in range((count + 2 * REACH) * wide):
-                    a, b, c_, d = seen[i], seen[i + wide], seen[i + 2 * wide], seen[i + 3 * wide]
-                    e, f, g = seen[i + 4 * wide], seen[i + 5 * wide], seen[i + 6 * wide]
-                    first = a * u11 + b * u9 + c_ * u7 + d * u5 + e * u3 + f * u1
-                    second = b * u10 + c_ * u8 + d * u6 + e * u4 + f * u2 + g * u0
-                    even[i] = bend(first, bent_alpha[i], bent_inverse[i])
-                    odd[i] = bend(second, bent_alpha[i], bent_inverse[i])
-                for row in range(max(0, REACH - begin)):  # beyond the ends the doubled signal repeats its last sample
+                    for c in range(0, wide, LANES):
+                        source, to = x.ctypes.data + (place * channels + low + c) * 4, seen.ctypes.data + (row * wide + c) * 4
+                        write(source, scale, seen, to, min(LANES, wide - c))
+                # even[0] lies three rows before `begin`, and seen[0] another three.
+                for i in range(0, (count + 2 * REACH) * wide * 4, LANES * 4):
+                    bend = alphas.ctypes.data + i, inverses.ctypes.data + i, even.ctypes.data + i, odd.ctypes.data + i
+                    double(seen.ctypes.data + i, wide * 4, bend[0], bend[1], bend[2], bend[3], up)
+                for row in range(REACH - begin):  # beyond the ends the doubled signal repeats its last number
                     for c in range(wide):
                         even[row * wide + c] = odd[row * wide + c] = even[(REACH - begin) * wide + c]
                 for row in range(length - begin + REACH, count + 2 * REACH):
                     for c in range(wide):
                         even[row * wide + c] = odd[row * wide + c] = odd[(length - begin + REACH - 1) * wide + c]
-                for row in range(count):
-                    target, base = start + begin + row, row * wide
-                    for c in range(wide):
-                        i = base + c
-                        made = (
-                            even[i + wide] * d1 + even[i + 2 * wide] * d3 + even[i + 3 * wide] * d5
-                            + even[i + 4 * wide] * d7 + even[i + 5 * wide] * d9 + even[i + 6 * wide] * d11
-                            + odd[i] * d0 + odd[i + wide] * d2 + odd[i + 2 * wide] * d4
-                            + odd[i + 3 * wide] * d6 + odd[i + 4 * wide] * d8 + odd[i + 5 * wide] * d10
-                        )  # fmt: skip
-                        out[target, low + c] = rounded(out, made)
+                # All of a block in one line where rows are whole, else row by row.
+                lines, line = (1, count * wide) if wide == channels else (count, wide)
+                for row in range(lines):
+                    target = out.ctypes.data + ((start + begin + row) * channels + low) * out.itemsize
+                    for i in range(0, line, LANES):
+                        at = (row * wide + i) * 4
+                        sources = even.ctypes.data + at, odd.ctypes.data + at
+                        halve(sources[0], sources[1], wide * 4, out, target + i * out.itemsize, min(LANES, line - i), down)
 
 
 @njit(nogil=True, cache=True)
 def carry(x: np.ndarray, scale: np.float32, out: np.ndarray, segments: np.ndarray) -> None:
     """out = x * scale. float32 -> float32 or bfloat16 bits; segments int64 [n, 3]: start in x, start in out, length."""
+    channels = x.shape[1]
     for segment in range(len(segments)):
         source, target, length = segments[segment]
-        for row in range(length):
-            for c in range(x.shape[1]):
-                out[target + row, c] = rounded(out, x[source + row, c] * scale)
+        for i in range(0, length * channels, LANES):
+            place, to = source * channels + i, target * channels + i
+            at = out.ctypes.data + to * out.itemsize
+            write(x.ctypes.data + place * 4, scale, out, at, min(LANES, length * channels - i))
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})

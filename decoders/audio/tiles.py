@@ -20,11 +20,13 @@ from numba import njit, types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from decoders.audio.vectors import LONG, function, settle
+
 ROWS, DEPTH, COLUMNS = 16, 32, 16  # of one tile product
 WEIGHTS = DEPTH * COLUMNS * 2  # bytes of a tile of weights
 BLOCK = 256  # rows that stay in the near cache while all weights pass over them
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
-BYTE, LONG = ir.IntType(8), ir.IntType(64)
+BYTE = ir.IntType(8)
 SUMS = 4  # registers 0..3 hold sums, 4 and 5 rows, 6 and 7 weights
 
 
@@ -45,10 +47,6 @@ def emit(builder: ir.IRBuilder, name: str, *operands: Any) -> None:
         else:
             values += [builder.inttoptr(operand[0], BYTE.as_pointer()), *operand[1:]]
     builder.call(function(builder, f"llvm.x86.{name}", ir.VoidType(), [value.type for value in values]), values)
-
-
-def function(builder: ir.IRBuilder, name: str, result: Any, arguments: list[Any]) -> Any:
-    return builder.module.globals.get(name) or ir.Function(builder.module, ir.FunctionType(result, arguments), name)
 
 
 @intrinsic
@@ -119,31 +117,6 @@ def take(typing: Any, address: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64), generate
-
-
-@intrinsic
-def settle(typing: Any, target: Any, made: Any, bias: Any, first: Any, second: Any, wide: Any) -> Any:
-    """`wide` (at most 16) numbers at `target` = those at `made` + `bias` + `first` + `second`; all are addresses."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        *places, wide = arguments
-        vector, mask = ir.VectorType(ir.FloatType(), COLUMNS), ir.VectorType(ir.IntType(1), COLUMNS)
-        lanes = ir.Constant(ir.VectorType(LONG, COLUMNS), list(range(COLUMNS)))
-        nothing = ir.Constant(ir.VectorType(LONG, COLUMNS), ir.Undefined)
-        spread = builder.insert_element(nothing, wide, ir.Constant(ir.IntType(32), 0))
-        order = ir.Constant(ir.VectorType(ir.IntType(32), COLUMNS), [0] * COLUMNS)
-        chosen = builder.icmp_signed("<", lanes, builder.shuffle_vector(spread, nothing, order))
-        pointers = [builder.inttoptr(place, vector.as_pointer()) for place in places]
-        size, zeros = ir.IntType(32), ir.Constant(vector, [0.0] * COLUMNS)
-        load = function(builder, "llvm.masked.load.v16f32.p0", vector, [pointers[0].type, size, mask, vector])
-        save = function(builder, "llvm.masked.store.v16f32.p0", ir.VoidType(), [vector, pointers[0].type, size, mask])
-        four = ir.Constant(size, 4)
-        made, bias, first, second = (builder.call(load, [place, four, chosen, zeros]) for place in pointers[1:])
-        total = builder.fadd(builder.fadd(builder.fadd(made, bias), first), second)
-        builder.call(save, [total, pointers[0], four, chosen])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6), generate
 
 
 def shapes() -> np.ndarray:
