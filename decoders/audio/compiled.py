@@ -1,8 +1,8 @@
-"""Step 7, network. The function of `unit_bigvgan.py` on a CPU, many voices at once, by the kernels of `rows` and `tiles`.
+"""Step 7, network. The function of `unit_bigvgan.py` on a CPU, many voices at once, by the kernels of `rows`, `tiles` and `lines`.
 
 Rows are moments and columns channels. The windows of all voices lie in one array, with zeros between them, so each layer
-is one pass over everyone. The residual signal stays float32; convolutions read bfloat16 where the CPU has tiles for it,
-else torch makes them in float32. Knows nothing of streams.
+is one pass over everyone. The residual signal is float32; convolutions read bfloat16 where the CPU has tiles for it, else
+float32. Knows nothing of streams.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from decoders.audio import rows, tiles
+from decoders.audio import lines, rows, tiles
 from decoders.audio.unit_bigvgan import AntiAliasedSnake, Convolution, Range, UnitBigVGAN, Upsampling
-from decoders.audio.window import Window
+from decoders.audio.vocoder import Window
 
 GRAIN = 1 << 22  # multiplications that are worth waking another thread for
 Segments = np.ndarray  # int64 [voices, 2]: first row, number of rows
+COLUMNS = 16  # of a block of outputs
 NONE = np.zeros((0, 1), np.float32)
 
 
@@ -45,52 +45,34 @@ class Threads:
                 other.result()
 
 
-class Tiled:
-    """A convolution, or one phase of a transposed one, in bfloat16 on tiles."""
+class Layer:
+    """A convolution, or one phase of a transposed one."""
 
-    def __init__(self, threads: Threads, weight: Tensor, bias: Tensor | None, dilation: int, first: int) -> None:
-        self.threads, self.outputs = threads, weight.shape[0]
-        self.weights, self.looks = tiles.pack(weight, dilation, first)
-        self.bias = np.zeros(len(self.weights) * tiles.COLUMNS, np.float32)
+    def __init__(
+        self, threads: Threads, precision: str, weight: Tensor, bias: Tensor | None, dilation: int, first: int
+    ) -> None:
+        kernel = tiles if precision == "bfloat16" else lines
+        self.convolve, self.threads, self.speed = kernel.convolve, threads, kernel.SPEED
+        self.weights, self.looks = kernel.pack(weight, dilation, first)
+        self.bias = np.zeros(len(self.weights) * COLUMNS, np.float32)
         if bias is not None:
-            self.bias[: self.outputs] = bias.numpy()
-        self.shapes = tiles.shapes()
+            self.bias[: len(bias)] = bias.numpy()
 
     def __call__(
         self, x: np.ndarray, out: np.ndarray, segments: np.ndarray, residual: np.ndarray = NONE,
         add: bool = False, step: int = 1, phase: int = 0,
     ) -> None:  # fmt: skip
         count, blocks = int(segments[:, 2].sum()), len(self.weights)
-        whole = self.weights, self.looks, self.bias, out, residual, add, segments, step, phase
+        whole = x, self.weights, self.looks, self.bias, out, residual, add, segments, step, phase
 
         def share(place: int, shares: int) -> None:
             if count < 128 * shares:  # few rows: everyone takes all of them, for some of the columns
-                edges = [2 * (((blocks + 1) // 2) * edge // shares) for edge in (place, place + 1)]
-                tiles.convolve(x, *whole, (0, 1), (edges[0], min(blocks, edges[1])), self.shapes)
+                first, last = (min(blocks, 2 * (((blocks + 1) // 2) * edge // shares)) for edge in (place, place + 1))
+                self.convolve(*whole, (0, 1), (first, last))
             else:
-                tiles.convolve(x, *whole, (place, shares), (0, blocks), self.shapes)
+                self.convolve(*whole, (place, shares), (0, blocks))
 
-        self.threads.run(count * blocks * len(self.looks) * tiles.DEPTH * tiles.COLUMNS // 16, share)
-
-
-class Library:
-    """The same by torch, in float32."""
-
-    def __init__(self, threads: Threads, weight: Tensor, bias: Tensor | None, dilation: int, first: int) -> None:
-        self.weight, self.bias, self.dilation, self.first = weight, bias, dilation, first
-
-    def __call__(
-        self, x: np.ndarray, out: np.ndarray, segments: np.ndarray, residual: np.ndarray = NONE,
-        add: bool = False, step: int = 1, phase: int = 0,
-    ) -> None:  # fmt: skip
-        seen = torch.from_numpy(x).T[None]  # [1, inputs, rows]
-        made = F.conv1d(seen, self.weight, self.bias, dilation=self.dilation)[0].T.numpy()
-        for source, target, length in segments:
-            part = made[source + self.first : source + self.first + length]
-            place = slice(target * step + phase, (target + length) * step + phase, step)
-            if len(residual):
-                part = part + residual[place]
-            out[place] = out[place] + part if add else part
+        self.threads.run(count * self.weights.size // self.speed, share)
 
 
 class Activation:
@@ -120,7 +102,6 @@ class CompiledVocoder:
             raise ValueError("`bfloat16` needs a CPU with AMX tiles; this one has none, or Linux keeps them from this process")
         self.network, self.precision = network, precision
         self._threads = Threads(threads)
-        self._kind: Any = Tiled if precision == "bfloat16" else Library
         self._number = np.uint16 if precision == "bfloat16" else np.float32  # what convolutions read
         self._needs = functools.lru_cache(maxsize=1024)(network.needs)
         every = [layer for layer in network.modules() if isinstance(layer, Convolution)]
@@ -136,7 +117,7 @@ class CompiledVocoder:
     def _convolution(self, layer: Convolution) -> Callable[..., None]:
         conv = layer.conv
         bias = None if conv.bias is None else conv.bias.detach()
-        return self._kind(self._threads, conv.weight.detach(), bias, conv.dilation[0], -layer.before)
+        return Layer(self._threads, self.precision, conv.weight.detach(), bias, conv.dilation[0], -layer.before)
 
     def _stage(self, upsampling: Upsampling, blocks: Sequence[Any]) -> tuple[Any, ...]:
         made = []
@@ -158,7 +139,7 @@ class CompiledVocoder:
             place = phase + layer.shift
             taps = range(place % layer.rate, layer.kernel, layer.rate)  # tap `k` looks at row (place - k) / rate
             small = weight[:, :, [*reversed(taps)]].permute(1, 0, 2)
-            phases.append(self._kind(self._threads, small, bias, 1, (place - taps[-1]) // layer.rate))
+            phases.append(Layer(self._threads, self.precision, small, bias, 1, (place - taps[-1]) // layer.rate))
         return phases
 
     def _layout(self, lengths: Sequence[int]) -> tuple[Segments, int]:

@@ -24,6 +24,7 @@ from decoders.audio.vectors import LONG, function, settle
 
 ROWS, DEPTH, COLUMNS = 16, 32, 16  # of one tile product
 WEIGHTS = DEPTH * COLUMNS * 2  # bytes of a tile of weights
+SPEED = 16  # times the numbers a second of `lines`
 BLOCK = 256  # rows that stay in the near cache while all weights pass over them
 ARCH_PRCTL, REQUEST_PERMISSION, TILE_DATA = 158, 0x1023, 18
 BYTE = ir.IntType(8)
@@ -119,15 +120,6 @@ def take(typing: Any, address: Any) -> Any:
     return types.void(types.int64), generate
 
 
-def shapes() -> np.ndarray:
-    """The tile configuration: palette 1, every register 16 rows of 64 bytes."""
-    configuration = np.zeros(64, np.uint8)
-    configuration[0] = 1
-    configuration[16:32].view(np.uint16)[:] = 64
-    configuration[48:56] = 16
-    return configuration
-
-
 def pack(weight: Tensor, dilation: int, first: int) -> tuple[np.ndarray, np.ndarray]:
     """[outputs, inputs, taps], the first tap looking at row `first` -> tiles of weights and where each looks.
 
@@ -162,12 +154,15 @@ def convolve(
     phase: int,
     share: tuple[int, int],  # this worker's place among the workers that divide the rows
     columns: tuple[int, int],  # blocks of columns to make
-    shapes: np.ndarray,
 ) -> None:
     stride, depths, outputs = x.shape[1] * 2, len(looks), out.shape[1]
     sums = np.empty((2 * ROWS, 2 * COLUMNS), np.float32)
     zeros = np.zeros(2 * COLUMNS, np.float32)
     nothing = zeros.ctypes.data
+    shapes = np.zeros(64, np.uint8)  # palette 1, every register 16 rows of 64 bytes
+    shapes[0] = 1
+    for register in range(8):
+        shapes[16 + 2 * register], shapes[48 + register] = 64, 16
     begin(shapes.ctypes.data)
     for segment in range(len(segments)):
         start, target, length = segments[segment]
