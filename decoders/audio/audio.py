@@ -121,9 +121,10 @@ class AudioDecoder:
         streaming = Streaming(**{key.name: config[key.name] for key in fields(Streaming) if key.name in config})
         return cls(network, sample_rate, speakers, config.get("default_speaker"), streaming, precision, look_ahead)
 
-    def open(self, options: HasVoice) -> VoiceStream:
+    def open(self, options: HasVoice, streaming: Streaming | None = None) -> VoiceStream:
+        """One utterance. `streaming` stands in for the checkpoint's own."""
         left, right = self.network.context()
-        streaming = self.streaming
+        streaming = streaming or self.streaming
         wished = getattr(options, "look_ahead", None) or self.look_ahead
         look_ahead = min(streaming.look_ahead_units, right) if wished == "low_latency" else right
         fade = streaming.cross_fade_samples if look_ahead < right else 0
