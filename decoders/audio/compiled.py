@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from decoders.audio import lines, rows, tiles
-from decoders.audio.unit_bigvgan import AntiAliasedSnake, Convolution, Range, UnitBigVGAN, Upsampling
+from decoders.audio.unit_bigvgan import AntiAliasedSnake, Convolution, UnitBigVGAN, Upsampling
 from decoders.audio.vocoder import Window
 
 GRAIN = 1 << 22  # multiplications that are worth waking another thread for
@@ -131,7 +131,7 @@ class CompiledVocoder:
             )
         return upsampling, self._phases(upsampling), made
 
-    def _phases(self, layer: Upsampling) -> list[Callable[..., None]]:
+    def _phases(self, layer: Upsampling) -> list[Layer]:
         """A transposed convolution makes each of its `rate` outputs between two rows by a small convolution of its own."""
         weight, bias = layer.deconv.weight.detach(), layer.deconv.bias.detach()  # [inputs, outputs, kernel]
         phases = []

@@ -17,6 +17,7 @@ from torch import Tensor
 from decoders.audio.vectors import LANES, LONG, VECTOR, constant, load, multiply_add, place, settle, spread
 
 SPEED = 1
+BLOCK = 256  # rows over which the weights of one column block stay in the near cache
 ROWS = 8  # whose sums stay in registers while the weights pass
 
 
@@ -80,14 +81,15 @@ def convolve(
     for segment in range(len(segments)):
         start, target, length = segments[segment]
         last = length * (share[0] + 1) // share[1]
-        for row in range(length * share[0] // share[1], last, ROWS):
-            place = x.ctypes.data + (start + row) * x.shape[1] * 4
+        for block in range(length * share[0] // share[1], last, BLOCK):
             for column in range(columns[0], columns[1]):
-                numbers = weights[column].ctypes.data
-                product(place, x.shape[1] * 4, looks.ctypes.data, len(looks), numbers, weights.shape[2], sums.ctypes.data)
-                base, wide = bias.ctypes.data + column * LANES * 4, min(LANES, outputs - column * LANES)
-                for r in range(min(ROWS, last - row)):
-                    to = (((target + row + r) * step + phase) * outputs + column * LANES) * 4
-                    kept = residual.ctypes.data + to if len(residual) else nothing
-                    held = out.ctypes.data + to if add else nothing
-                    settle(out.ctypes.data + to, sums.ctypes.data + r * LANES * 4, base, kept, held, wide)
+                numbers, base = weights[column].ctypes.data, bias.ctypes.data + column * LANES * 4
+                wide = min(LANES, outputs - column * LANES)
+                for row in range(block, min(last, block + BLOCK), ROWS):
+                    place = x.ctypes.data + (start + row) * x.shape[1] * 4
+                    product(place, x.shape[1] * 4, looks.ctypes.data, len(looks), numbers, weights.shape[2], sums.ctypes.data)
+                    for r in range(min(ROWS, last - row)):
+                        to = (((target + row + r) * step + phase) * outputs + column * LANES) * 4
+                        kept = residual.ctypes.data + to if len(residual) else nothing
+                        held = out.ctypes.data + to if add else nothing
+                        settle(out.ctypes.data + to, sums.ctypes.data + r * LANES * 4, base, kept, held, wide)

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from decoders.audio.audio import DecodeOptions
 from decoders.audio.compiled import CompiledVocoder
 from decoders.audio.look_ahead import costs, random_utterances, recommended
 from decoders.audio.unit_bigvgan import UnitBigVGAN
@@ -100,15 +102,14 @@ def test_a_window_too_small_is_heard(precision: Precision) -> None:
         units, first, last = [chance.randrange(7) for _ in range(left + right + 30)], left + 5, left + 11
         units[first - left] = units[last + right] = 7
         (whole,) = vocoder.speak([Window(units, voice, (0, len(units) * rate - 1))])
-
-        def differs(before: int, after: int, units: list[int] = units, whole: np.ndarray = whole) -> bool:
+        differs = []
+        for before, after in ((left, right), (left - 1, right), (left, right - 1)):
             wanted = before * rate, (before + last - first + 1) * rate - 1
             (part,) = vocoder.speak([Window(units[first - before : last + 1 + after], voice, wanted)])
-            return bool((part != whole[first * rate : (last + 1) * rate]).any())
-
-        assert not differs(left, right)
-        smaller[0] += differs(left - 1, right)
-        smaller[1] += differs(left, right - 1)
+            differs.append(bool((part != whole[first * rate : (last + 1) * rate]).any()))
+        assert not differs[0]
+        smaller[0] += differs[1]
+        smaller[1] += differs[2]
     assert min(smaller) > 0
 
 
@@ -138,7 +139,7 @@ def test_those_who_wait_share_the_next_call() -> None:
         assert vocoder.began.wait(10)
         asked += [threads.submit(company.speak, Window([unit], torch.zeros(1), (0, 0))) for unit in range(1, 8)]
         while len(company._waiting) < 7:
-            pass
+            time.sleep(0.001)
         vocoder.held.set()
         assert [future.result(10)[0] for future in asked] == list(range(8))
     assert vocoder.calls == [1, 7]
@@ -153,7 +154,7 @@ def test_one_bad_window_harms_no_other() -> None:
         assert vocoder.began.wait(10)
         asked += [threads.submit(company.speak, Window(units, torch.zeros(1), (0, 0))) for units in ([1], [], [3])]
         while len(company._waiting) < 3:
-            pass
+            time.sleep(0.001)
         vocoder.held.set()
         with pytest.raises(RuntimeError, match="no units"):
             asked[2].result(10)
@@ -163,16 +164,12 @@ def test_one_bad_window_harms_no_other() -> None:
 
 def test_streams_in_many_threads_are_the_streams_alone() -> None:
     """Catches state that streams share by mistake."""
-    decoder = tiny_decoder()
-    utterances = random_utterances(20)
+    decoder, utterances = tiny_decoder(), random_utterances(20)
 
     def spoken(units: list[int]) -> np.ndarray:
-        stream = decoder.open(decoder_options)
+        stream = decoder.open(DecodeOptions("heart", look_ahead="exact"))
         return np.concatenate([piece for unit in units for piece in stream.feed([unit])] + stream.finish())
 
-    from decoders.audio.audio import DecodeOptions
-
-    decoder_options = DecodeOptions("heart", look_ahead="exact")
     expected = [spoken(units) for units in utterances]
     with ThreadPoolExecutor(len(utterances)) as threads:
         for made, alone in zip(threads.map(spoken, utterances), expected, strict=True):
