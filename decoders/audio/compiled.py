@@ -1,4 +1,4 @@
-"""Step 7, network. The function of `unit_bigvgan.py` on a CPU, many voices at once, by the kernels of `rows`, `tiles` and `lines`.
+"""Step 7, network. The function of `unit_bigvgan.py` on a CPU, many voices at once, by compiled kernels.
 
 Rows are moments and columns channels. The windows of all voices lie in one array, with zeros between them, so each layer
 is one pass over everyone. The residual signal is float32; convolutions read bfloat16 where the CPU has tiles for it, else

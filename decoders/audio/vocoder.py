@@ -102,13 +102,13 @@ class Company:
     def _speak_for(self, company: list[Waiting]) -> None:
         try:
             waveforms = self._vocoder.speak([each.window for each in company])
-        except BaseException as error:
-            if len(company) == 1 or not isinstance(error, Exception):
+        except BaseException as error:  # noqa: BLE001 - it is raised again by whoever waits for it
+            if len(company) > 1 and isinstance(error, Exception):
+                for each in company:  # one of them is to blame: each for itself, so that only that one fails
+                    self._speak_for([each])
+            else:
                 for each in company:
                     each.made.set_exception(error)
-            else:  # one of them is to blame: each for itself, so that only that one fails
-                for each in company:
-                    self._speak_for([each])
         else:
             for each, waveform in zip(company, waveforms, strict=True):
                 each.made.set_result(waveform)
