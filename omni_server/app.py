@@ -76,15 +76,16 @@ def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[M
     if "audio_decoder" in folders:
         from decoders.audio.audio import AudioDecoder
 
-        decoder = decoders[Modality.AUDIO] = _load(AudioDecoder, folders["audio_decoder"])
+        wished = {"precision": settings.voice_precision, "look_ahead": settings.voice_look_ahead}
+        decoder = decoders[Modality.AUDIO] = _load(AudioDecoder, folders["audio_decoder"], **wished)
         _expect("audio_decoder: sample_rate", decoder.sample_rate, checkpoint.sample_rate)
     return senses, decoders
 
 
-def _load(kind: Any, folder: Path) -> Any:
+def _load(kind: Any, folder: Path, **options: Any) -> Any:
     """One component from its folder; whatever is wrong with it is told as a fault of the checkpoint."""
     try:
-        return kind.from_pretrained(folder)
+        return kind.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"component `{folder.name}` cannot be loaded: {error}") from error
 

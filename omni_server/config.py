@@ -121,6 +121,16 @@ class Settings:
     served_name: str | None = _setting(None, _text, "model name that clients use; the checkpoint's own by default")
     device: str = _setting("auto", _one_of("auto", "cpu", "cuda"), "where the models run: auto, cpu or cuda")
     threads: int | None = _setting(None, _whole(1, 1024), "CPU threads of each model; all cores but one by default")
+    voice_look_ahead: str = _setting(
+        "low_latency",
+        _one_of("low_latency", "exact"),
+        "how far a voice waits for the units to come: low_latency as the checkpoint says, exact for all that a sample can hear",
+    )
+    voice_precision: str = _setting(
+        "auto",
+        _one_of("auto", "bfloat16", "float32"),
+        "numbers that the vocoder multiplies: bfloat16, float32, or auto, which is bfloat16 where the CPU has tiles for it",
+    )
     kv_cache_bytes: int | None = _setting(None, _size, "memory for the backbone's key-value cache")
     max_num_seqs: int = _setting(16, _whole(1, 4096), "replies that the backbone writes at the same time")
     max_queued: int = _setting(256, _whole(1, 1 << 20), "requests that may be in the engine, running or waiting")

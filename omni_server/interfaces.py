@@ -56,6 +56,10 @@ class Backbone(Protocol):
 
 
 class Decoder(Protocol[Out]):
-    """Codes to a medium: one per modality, shared by all requests; `open` once per span."""
+    """Codes to a medium: one per modality, shared by all requests; `open` once per span.
+
+    One that gathers the work of several spans into one call of its network says by `spans_at_once` how many threads may be
+    inside it; without it there is one.
+    """
 
     def open(self, options: DecodeOptions) -> Incremental[Sequence[int], Out]: ...

@@ -43,7 +43,7 @@ class Pipeline:
         self._decoders = decoders
         self._end_of_turn = tuple(end_of_turn)
         self._load_lane = Lane("load", workers=2)
-        self._lanes = {m: Lane(f"decode-{m}") for m in decoders}
+        self._lanes = {m: Lane(f"decode-{m}", workers=getattr(d, "spans_at_once", 1)) for m, d in decoders.items()}
 
     @asynccontextmanager
     async def respond(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:

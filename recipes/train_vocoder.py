@@ -18,6 +18,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from decoders.audio.audio import AudioDecoder
+from decoders.audio.look_ahead import random_utterances, recommended
 from decoders.audio.unit_bigvgan import UnitBigVGAN, VocoderConfig
 from recipes.domain import cache_folder
 from recipes.precision import mixed
@@ -213,13 +215,17 @@ def export(folder: Path) -> None:
     state = {name: value.half() for name, value in trainer.average.state_dict().items()}
     save_file({name: value.contiguous() for name, value in state.items()}, folder / "model.safetensors")
     (folder / "model.safetensors").chmod(0o644)
+    trained = UnitBigVGAN(CONFIG)
+    trained.load_state_dict(trainer.average.state_dict())
+    decoder = AudioDecoder(trained, SAMPLE_RATE, SPEAKERS, precision="float32")
+    look_ahead = recommended(decoder, random_utterances(CONFIG.num_units))
     config = {
         **asdict(CONFIG),
         "sample_rate": SAMPLE_RATE,
         "units_per_second": SAMPLE_RATE // SAMPLES_PER_UNIT,
         "speakers": list(SPEAKERS),
         "default_speaker": SPEAKERS[0],
-        "look_ahead_units": 4,
+        "look_ahead_units": look_ahead,
         "first_chunk_units": 4,
         "largest_chunk_units": 24,
         "cross_fade_samples": 240,
@@ -236,6 +242,7 @@ def main() -> None:
     parser.add_argument("--export", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # they would slow the kernels down
     if arguments.export:
         export(arguments.export)
     else:

@@ -29,9 +29,11 @@ def kernel() -> ctypes.CDLL | None:
     compiler = shutil.which("cc")
     if compiler is None:
         return None
-    source, library = Path(__file__).with_suffix(".c"), Path(tempfile.mkdtemp(prefix="omni-kernels-")) / "kernels.so"
-    options = ["-O3", "-march=native", "-ffast-math", "-shared", "-fPIC"]
-    subprocess.run([compiler, *options, source, "-o", library, "-lm"], check=True)
+    source, folder = Path(__file__).with_suffix(".c"), Path(tempfile.mkdtemp(prefix="omni-kernels-"))
+    part, library = folder / "kernels.o", folder / "kernels.so"
+    subprocess.run([compiler, "-O3", "-march=native", "-ffast-math", "-fPIC", "-c", source, "-o", part], check=True)
+    # Linked apart, without -ffast-math, which would make loading it flush denormals to zero in the whole process.
+    subprocess.run([compiler, "-shared", part, "-o", library, "-lm"], check=True)
     return ctypes.CDLL(str(library))
 
 

@@ -39,6 +39,7 @@ from omni_server.types import (
     TextDelta,
     TextPart,
 )
+from tests.decoders.audio.tiny_vocoder import tiny_decoder
 from tests.doubles import Forever, ScriptedBackbone, ScriptedDecoder
 from tests.facts import write_checkpoint
 from tests.media_samples import png_of
@@ -157,6 +158,44 @@ async def test_one_failing_span_harms_no_other(checkpoint: Checkpoint) -> None:
     assert isinstance(errors.pop(0), DecodeFailed)
     assert set(errors.values()) == {None}
     assert isinstance(events[-1], Done) and any(isinstance(event, ImageReady) for event in events)
+
+
+class Crowd(ScriptedDecoder):
+    """Says how many are inside at once; the first waits inside until `expected` are."""
+
+    spans_at_once = 4
+
+    def __init__(self, expected: int) -> None:
+        super().__init__()
+        self.meeting = threading.Barrier(expected)
+
+    def finish(self) -> list[object]:
+        self.meeting.wait(5)
+        return super().finish()
+
+
+async def test_voices_of_several_requests_are_inside_the_vocoder_together(checkpoint: Checkpoint) -> None:
+    """Would catch a lane that lets one voice in at a time: nobody could ever share a call of the network."""
+    pipeline = build(checkpoint, ScriptedBackbone(speech(checkpoint, 1), [END]), audio=Crowd(3))
+    every = await asyncio.gather(*(collect(pipeline, request()) for _ in range(3)))
+    for events in every:
+        assert isinstance(events[-1], Done)
+        assert not [event for event in events if isinstance(event, SpanClosed) and event.error]
+
+
+async def test_leaving_while_voices_share_the_vocoder_harms_no_other(checkpoint: Checkpoint) -> None:
+    """Would catch a cancelled voice that takes the call it shares, or its place in the lane, with it."""
+    decoder = tiny_decoder()
+    pipeline = build(checkpoint, ScriptedBackbone(speech(checkpoint, *range(10)), [END]), audio=decoder)
+    spoken = request(decode=DecodeOptions())
+    leaving = [asyncio.create_task(collect(pipeline, spoken)) for _ in range(4)]
+    staying = [asyncio.create_task(collect(pipeline, spoken)) for _ in range(4)]
+    await asyncio.sleep(0)
+    for task in leaving:
+        task.cancel()
+    for events in await asyncio.gather(*staying):
+        sound = [event.samples for event in events if isinstance(event, AudioDelta)]
+        assert isinstance(events[-1], Done) and sum(map(len, sound)) == 10 * decoder.network.samples_per_unit
 
 
 async def test_picture_cut_by_the_token_limit_is_told(checkpoint: Checkpoint) -> None:

@@ -22,6 +22,9 @@ from torch import Tensor
 
 from decoders.audio.reference import reference_mel
 from decoders.audio.unit_bigvgan import UnitBigVGAN, VocoderConfig, fold_weight_norm
+from decoders.audio.vocoder import Company, Precision, Window, open_vocoder
+
+LookAhead = Literal["low_latency", "exact"]
 
 
 class UnitError(ValueError):
@@ -43,12 +46,13 @@ class HasVoice(Protocol):
 class DecodeOptions:
     """Who speaks: a named voice, or (zero-shot decoders) a reference recording at `sample_rate`; None is the default.
 
-    `look_ahead`: "exact" waits for the whole right context, "low_latency" for the decoder's `look_ahead_units`.
+    `look_ahead`: "exact" waits for the whole right context, "low_latency" for the decoder's `look_ahead_units`; None is
+    the decoder's own choice.
     """
 
     voice: str | None = None
     reference: np.ndarray | None = None  # float32 [samples]
-    look_ahead: Literal["low_latency", "exact"] = "low_latency"
+    look_ahead: LookAhead | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,8 @@ class Streaming:
 
     look_ahead_units: int = 8
     first_chunk_units: int = 4
-    largest_chunk_units: int = 24  # chunks grow by half each time, so that playing one covers making the next
+    # Chunks grow by half each time: playing one covers making the next where a second of sound takes 0.67 s or less.
+    largest_chunk_units: int = 24
     cross_fade_samples: int = 240
 
     def chunk_after(self, units: int) -> int:
@@ -65,7 +70,12 @@ class Streaming:
 
 
 class AudioDecoder:
-    """One vocoder with its voices, shared by all streams; `open` once per span."""
+    """One vocoder with its voices, shared by all streams; `open` once per span.
+
+    `precision`: "auto" is bfloat16 where the CPU has matrix tiles for it, else float32.
+    """
+
+    spans_at_once = 16  # that may feed at the same time, each from a thread of its own
 
     def __init__(
         self,
@@ -74,6 +84,8 @@ class AudioDecoder:
         speakers: Sequence[str] = (),
         default_speaker: str | None = None,
         streaming: Streaming = Streaming(),
+        precision: Precision = "auto",
+        look_ahead: LookAhead = "low_latency",
     ):
         if default_speaker is not None and default_speaker not in speakers:
             raise ValueError(f"`default_speaker` must be one of {list(speakers)}, got `{default_speaker}`")
@@ -85,9 +97,15 @@ class AudioDecoder:
         self.speakers = tuple(speakers)
         self.default_speaker = default_speaker or next(iter(speakers), None)
         self.streaming = streaming
+        self.look_ahead = look_ahead
+        vocoder = open_vocoder(self.network, precision)
+        self.precision = vocoder.precision
+        self._company = Company(vocoder)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
+    def from_pretrained(
+        cls, folder: str | os.PathLike[str], precision: Precision = "auto", look_ahead: LookAhead = "low_latency"
+    ) -> Self:
         """Reads config.json and model.safetensors; half floats are widened, weight norm is folded if still apart."""
         config: Mapping[str, Any] = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))
         network = UnitBigVGAN(VocoderConfig.from_mapping(config))
@@ -101,15 +119,16 @@ class AudioDecoder:
         if network.config.finetune and len(speakers) != network.config.num_spk:
             raise ValueError(f"`speakers` must name `num_spk` {network.config.num_spk} voices, got `{len(speakers)}`")
         streaming = Streaming(**{key.name: config[key.name] for key in fields(Streaming) if key.name in config})
-        return cls(network, sample_rate, speakers, config.get("default_speaker"), streaming)
+        return cls(network, sample_rate, speakers, config.get("default_speaker"), streaming, precision, look_ahead)
 
-    def open(self, options: HasVoice) -> VoiceStream:
+    def open(self, options: HasVoice, streaming: Streaming | None = None) -> VoiceStream:
+        """One utterance. `streaming` stands in for the checkpoint's own."""
         left, right = self.network.context()
-        streaming = self.streaming
-        low_latency = getattr(options, "look_ahead", "low_latency") == "low_latency"
-        look_ahead = min(streaming.look_ahead_units, right) if low_latency else right
+        streaming = streaming or self.streaming
+        wished = getattr(options, "look_ahead", None) or self.look_ahead
+        look_ahead = min(streaming.look_ahead_units, right) if wished == "low_latency" else right
         fade = streaming.cross_fade_samples if look_ahead < right else 0
-        return VoiceStream(self.network, self._voice(options), streaming, (left, look_ahead), fade)
+        return VoiceStream(self._company, self.network, self._voice(options), streaming, (left, look_ahead), fade)
 
     @torch.inference_mode()
     def _voice(self, options: HasVoice) -> Tensor:  # [1, voice width]
@@ -127,8 +146,16 @@ class AudioDecoder:
 class VoiceStream:
     """One utterance under way."""
 
-    def __init__(self, network: UnitBigVGAN, voice: Tensor, streaming: Streaming, context: tuple[int, int], fade: int):
-        self._network, self._voice, self._streaming = network, voice, streaming
+    def __init__(
+        self,
+        company: Company,
+        network: UnitBigVGAN,
+        voice: Tensor,
+        streaming: Streaming,
+        context: tuple[int, int],
+        fade: int,
+    ):
+        self._company, self._network, self._voice, self._streaming = company, network, voice, streaming
         self._left, self._look_ahead = context  # units
         self._fade = fade  # samples
         self._units: list[int] = []  # from `_first` on
@@ -155,13 +182,12 @@ class VoiceStream:
         remaining = self._first + len(self._units) - self._next
         return [self._speak(remaining, 0)] if remaining else []
 
-    @torch.inference_mode()
     def _speak(self, count: int, fade: int) -> np.ndarray:
         """Decodes the next `count` units and, for the fade, the first samples after them."""
         rate, start = self._network.samples_per_unit, self._next - self._first
-        seen = torch.tensor(self._units[: start + count + self._look_ahead])[None]  # [1, units]
+        seen = self._units[: start + count + self._look_ahead]
         wanted = start * rate, (start + count) * rate + fade - 1
-        made = self._network(seen, self._voice, wanted)[0, 0].numpy()  # [count * rate + fade]
+        made = self._company.speak(Window(seen, self._voice, wanted))  # [count * rate + fade]
         overlap = len(self._tail)
         if overlap:
             rising = (np.arange(overlap, dtype=np.float32) + 1) / (overlap + 1)

@@ -65,3 +65,28 @@ def test_silence_of_no_length(format: str) -> None:
     """Catches a crash at the end of a voice that was cut before its first sample."""
     writer = open_writer(format, SAMPLE_RATE)
     assert isinstance(writer.feed(np.zeros(0, np.float32)) + writer.finish(), bytes)
+
+
+@pytest.mark.parametrize("format", sorted(set(MEDIA_TYPES) - {"pcm16"}))
+def test_joined_pieces_are_one_voice_without_gaps(format: str) -> None:
+    """Catches an encoder that begins anew at each piece: silence, clicks or lost samples where the pieces meet."""
+    samples, sizes = tone(3.0), np.random.default_rng(1).integers(1, 4000, 60)
+    cuts = [cut for cut in np.cumsum(sizes).tolist() if cut < len(samples)]
+    waveform, sample_rate = decoded(b"".join(streamed(format, samples, cuts)))
+    if waveform.dtype != np.float32:
+        waveform = waveform.astype(np.float32) / 32768
+    assert abs(len(waveform) / sample_rate - 3.0) < 0.1
+    middle = waveform[int(0.2 * sample_rate) : int(2.8 * sample_rate)]
+    period = sample_rate / 440.0
+    windows = middle[: len(middle) // 240 * 240].reshape(-1, 240)
+    loudness = np.sqrt(np.square(windows).mean(axis=1))
+    assert loudness.min() > 0.6 * 0.5 / np.sqrt(2)  # no gap
+    swing = np.abs(np.diff(middle)).max()
+    assert swing < 1.3 * 0.5 * 2 * np.pi / period  # no click: never steeper than the tone itself
+
+
+def test_pcm16_pieces_joined_are_the_samples() -> None:
+    """Catches a byte lost or doubled where raw pieces meet."""
+    samples = tone(0.5)
+    joined = np.frombuffer(b"".join(streamed("pcm16", samples, [7, 960, 961, 4000])), "<i2")
+    np.testing.assert_array_equal(joined, np.round(samples * 32767).astype(np.int16))

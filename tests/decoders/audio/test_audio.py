@@ -1,6 +1,7 @@
 """Streams of units: the sound does not depend on the cuts, starts early, and bad input is told."""
 
 import json
+import random
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from decoders.audio.audio import AudioDecoder, DecodeOptions, UnitError, VoiceError
+from decoders.audio.vocoder import Precision, Window, open_vocoder
+from tests.decoders.audio.precisions import PRECISIONS
 from tests.decoders.audio.tiny_vocoder import SETTINGS, SPEAKERS, tiny_decoder, tiny_network
 
-EXACT, QUICK = DecodeOptions(look_ahead="exact"), DecodeOptions()
+EXACT, QUICK = DecodeOptions(look_ahead="exact"), DecodeOptions(look_ahead="low_latency")
 
 
 def some_units(count: int) -> list[int]:
@@ -47,6 +50,19 @@ def test_exact_streaming_is_the_one_shot_waveform(count: int, cuts: list[int]) -
     np.testing.assert_allclose(sound, one_shot(decoder, units), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_exact_streaming_is_exact_to_the_bit(precision: Precision) -> None:
+    """Catches a kernel whose sums depend on where a window begins: a hundred utterances, each cut at random."""
+    decoder, chance = tiny_decoder(precision), random.Random(2)
+    voice = decoder.network.spk_emb(torch.tensor([1]))
+    for _ in range(100):
+        units = [chance.randrange(20) for _ in range(chance.randint(1, 90))]
+        whole = Window(units, voice, (0, len(units) * decoder.network.samples_per_unit - 1))
+        (expected,) = open_vocoder(decoder.network, precision).speak([whole])
+        pieces = cut(units, [chance.randint(0, 90) for _ in range(chance.randint(0, 12))])
+        np.testing.assert_array_equal(streamed(decoder, EXACT, pieces), expected)
+
+
 @settings(max_examples=12, deadline=None)
 @given(count=st.integers(1, 90), cuts=st.lists(st.integers(0, 90), max_size=12))
 def test_low_latency_does_not_depend_on_the_cuts(count: int, cuts: list[int]) -> None:
@@ -55,6 +71,16 @@ def test_low_latency_does_not_depend_on_the_cuts(count: int, cuts: list[int]) ->
     whole = streamed(decoder, QUICK, [units])
     assert len(whole) == count * decoder.network.samples_per_unit
     np.testing.assert_allclose(streamed(decoder, QUICK, cut(units, cuts)), whole, atol=1e-6, rtol=0)
+
+
+def test_the_choice_of_look_ahead_is_the_decoders_where_a_stream_makes_none() -> None:
+    """Catches a deployment's setting that is read and then forgotten."""
+    own = tiny_decoder()
+    made = AudioDecoder(own.network, own.sample_rate, SPEAKERS, "kumo", own.streaming, "float32", look_ahead="exact")
+    units = some_units(60)
+    np.testing.assert_array_equal(streamed(made, DecodeOptions(), [units]), streamed(own, EXACT, [units]))
+    np.testing.assert_array_equal(streamed(own, DecodeOptions(), [units]), streamed(own, QUICK, [units]))
+    assert np.abs(streamed(own, QUICK, [units]) - streamed(own, EXACT, [units])).max() > 1e-3
 
 
 def test_more_look_ahead_is_nearer_and_all_of_it_is_exact() -> None:
@@ -130,7 +156,7 @@ def test_voices() -> None:
 def test_zero_shot_needs_a_reference_and_follows_it() -> None:
     """Catches a cloned voice that does not depend on whom it clones, or an unclear error where there is nobody."""
     network = tiny_network(finetune=False, num_mels=20, spk_hidden_dim=16)
-    decoder = AudioDecoder(network, 24_000, streaming=tiny_decoder().streaming)
+    decoder = AudioDecoder(network, 24_000, streaming=tiny_decoder().streaming, precision="float32")
     noise = np.random.default_rng(0).normal(0, 0.1, 24_000).astype(np.float32)
     tone = (0.3 * np.sin(np.arange(24_000) / 20)).astype(np.float32)
     sounds = [streamed(decoder, DecodeOptions(reference=reference), [some_units(20)]) for reference in (noise, tone)]

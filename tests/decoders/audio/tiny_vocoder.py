@@ -6,6 +6,7 @@ import torch
 
 from decoders.audio.audio import AudioDecoder, Streaming
 from decoders.audio.unit_bigvgan import UnitBigVGAN, VocoderConfig
+from decoders.audio.vocoder import Precision
 
 SETTINGS = {
     "num_units": 20,
@@ -39,7 +40,8 @@ def tiny_network(**changes: object) -> UnitBigVGAN:
 
 
 @functools.cache
-def tiny_decoder(**streaming: int) -> AudioDecoder:
+def tiny_decoder(precision: Precision = "float32", **streaming: int) -> AudioDecoder:
     usual = {"look_ahead_units": 2, "first_chunk_units": 3, "largest_chunk_units": 9, "cross_fade_samples": 5}
     network = tiny_network()
-    return AudioDecoder(network, 25 * network.samples_per_unit, SPEAKERS, "kumo", Streaming(**{**usual, **streaming}))
+    wished = Streaming(**{**usual, **streaming})
+    return AudioDecoder(network, 25 * network.samples_per_unit, SPEAKERS, "kumo", wished, precision)
