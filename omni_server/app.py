@@ -72,7 +72,9 @@ def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[M
     if "image_decoder" in folders:
         from decoders.image.image import ImageDecoder
 
-        decoders[Modality.IMAGE] = _load(ImageDecoder, folders["image_decoder"])
+        decoders[Modality.IMAGE] = _load(
+            ImageDecoder, folders["image_decoder"], precision=settings.picture_precision, slots=settings.picture_slots
+        )
     if "audio_decoder" in folders:
         from decoders.audio.audio import AudioDecoder
 
@@ -81,10 +83,10 @@ def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[M
     return senses, decoders
 
 
-def _load(kind: Any, folder: Path) -> Any:
+def _load(kind: Any, folder: Path, **options: Any) -> Any:
     """One component from its folder; whatever is wrong with it is told as a fault of the checkpoint."""
     try:
-        return kind.from_pretrained(folder)
+        return kind.from_pretrained(folder, **options)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"component `{folder.name}` cannot be loaded: {error}") from error
 

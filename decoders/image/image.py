@@ -155,6 +155,7 @@ class ImageSpan:
         self._decoder, self._options = decoder, options
         self._codes: list[int] = []
         self._place: Place | None = None
+        self._closed = False
 
     def feed(self, item: Sequence[int]) -> list[Image.Image]:
         """Collects; a picture needs all of its codes."""
@@ -174,6 +175,7 @@ class ImageSpan:
         if self._place is None:
             self._place = self._decoder.batcher.join(self._drawing())
         place = self._place
+        place.left = place.left or self._closed  # closed while it joined
         self._decoder.batcher.advance(place)
         outputs: list[Progress | Image.Image] = []
         while place.news:
@@ -188,6 +190,7 @@ class ImageSpan:
 
     def close(self) -> None:
         """Nobody wants this picture any more: its slot is free at the next step. May be called from any thread."""
+        self._closed = True
         if self._place is not None:
             self._place.left = True
 
