@@ -132,7 +132,7 @@ class StepBatcher:
             return []
         drawing, pipeline = place.drawing, self._pipeline
         scheduler = pipeline.new_scheduler(drawing.steps)
-        condition, pooled = pipeline.steer_by(drawing.codes.to(pipeline.transformer.device), drawing.size)
+        condition, pooled = pipeline.steer_by(drawing.codes.to(pipeline.weights.device), drawing.size)
         times = pipeline.network_times(scheduler.timesteps)
         networks = self._networks if drawing.guidance else self._networks[:1]
         steerings = [network.steer(condition[0], pooled, times) for network in networks]
@@ -188,7 +188,7 @@ class StepBatcher:
         return self._pipeline.decode(flow.t().unflatten(-1, size)[None])[0]
 
     def _new_turns(self, network: int, size: Size) -> Tensor:
-        return rotation(grid_positions(size, self._pipeline.transformer.device), self._networks[network].axes)
+        return rotation(grid_positions(size, self._pipeline.weights.device), self._networks[network].axes)
 
     def _new_tiles(self, network: int, size: Size) -> list[int]:
         """How many pictures of a size one product may hold, most first. Products of other heights may add in another order;
@@ -198,11 +198,11 @@ class StepBatcher:
 
     def _same_in_company(self, network: int, size: Size, tile: int) -> bool:
         one, turns = self._networks[network], self._turns_of(network, size)
-        config, dtype, positions = one.transformer.config, one.transformer.dtype, size[0] * size[1]
+        config, weights, positions = one.transformer.config, self._pipeline.weights, size[0] * size[1]
         random = torch.Generator().manual_seed(0)
 
         def noise(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=random).to(one.transformer.device, dtype)
+            return torch.randn(shape, generator=random).to(weights)
 
         flow, times = noise(tile, positions, config.in_channels), noise(tile).sigmoid()
         steerings = [one.steer(noise(positions, config.context_in_dim), noise(1, config.vec_in_dim), times) for _ in times]

@@ -79,7 +79,7 @@ class TokenDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         """codes [batch, side * side] -> pictures [batch, 3, height, width]; black is -1, white is 1, overshoot is kept."""
         # 1) where the flow starts: noise, unless latents are given
         size = (height // self.scale_factor, width // self.scale_factor)
-        dtype, device = self.transformer.dtype, self.transformer.device
+        dtype, device = self.weights.dtype, self.weights.device
         if latents is None:
             latents = self.noise(len(codes), size, generator).to(device)
 
@@ -89,9 +89,10 @@ class TokenDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
 
         # 3) from noise to latents
         scheduler = self.new_scheduler(steps)
+        times = self.network_times(scheduler.timesteps)
         flow = latents.to(dtype).flatten(2).transpose(1, 2)  # [batch, positions, channels]
-        for number, timestep in enumerate(scheduler.timesteps, start=1):
-            time = self.network_times(timestep).expand(len(codes))
+        for number, (timestep, time) in enumerate(zip(scheduler.timesteps, times, strict=True), start=1):
+            time = time.expand(len(codes))
             seen = torch.cat([flow, condition], dim=-1)
             velocity = self.transformer(seen, positions, time, pooled)
             if guidance_scale and self.transformer2 is not None:
@@ -104,6 +105,12 @@ class TokenDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         # 4) from latents to pixels
         return self.decode(flow.transpose(1, 2).unflatten(-1, size))
 
+    @property
+    def weights(self) -> Tensor:
+        """Some weights of the transformer, for their precision and device: a model's own `dtype` searches all its modules."""
+        weights: Tensor = self.transformer.img_in.weight
+        return weights
+
     def noise(self, count: int, size: tuple[int, int], generator: torch.Generator | None) -> Tensor:
         """[count, channels, rows, columns] in float32, so that a seed means the same picture at any precision."""
         channels = self.transformer.config.out_channels or self.transformer.config.in_channels
@@ -112,22 +119,22 @@ class TokenDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
     def steer_by(self, codes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
         """codes [batch, side * side] -> condition [batch, positions, width] and pooled [batch, width]."""
         embedded, pooled = self.token_embedder(codes)
-        return spread(embedded, size).to(self.transformer.dtype), pooled.to(self.transformer.dtype)
+        return spread(embedded, size).to(self.weights.dtype), pooled.to(self.weights.dtype)
 
     def new_scheduler(self, steps: int) -> FlowMatchEulerDiscreteScheduler:
         """A scheduler counts its steps, so each picture has its own."""
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
-        scheduler.set_timesteps(steps, device=self.transformer.device)
+        scheduler.set_timesteps(steps, device=self.weights.device)
         return scheduler
 
     def network_times(self, timesteps: Tensor) -> Tensor:
         """The network was trained with whole time steps."""
-        return (timesteps.long() / self.scheduler.config.num_train_timesteps).to(self.transformer.dtype)
+        return (timesteps.long() / self.scheduler.config.num_train_timesteps).to(self.weights.dtype)
 
     def decode(self, latents: Tensor) -> Tensor:
         """[batch, channels, rows, columns] -> [batch, 3, height, width], nominally in -1..1."""
         config = self.vae.config
-        scaled = latents.to(self.vae.dtype) / (config.scaling_factor or 1.0) + (config.shift_factor or 0.0)
+        scaled = latents.to(next(self.vae.parameters()).dtype) / (config.scaling_factor or 1.0) + (config.shift_factor or 0.0)
         pixels: Tensor = self.vae.decode(scaled, return_dict=False)[0]
         return pixels
 
