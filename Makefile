@@ -36,6 +36,7 @@ bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.spans
 	$(BIN)/python -m bench.vocoder
+	$(BIN)/python -m bench.image_decoder
 
 evaluate: install  ## the table of bars, on held-out data and by independent judges, of a running server
 	$(PIP) -r requirements/recipes.txt

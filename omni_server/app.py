@@ -72,7 +72,9 @@ def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[M
     if "image_decoder" in folders:
         from decoders.image.image import ImageDecoder
 
-        decoders[Modality.IMAGE] = _load(ImageDecoder, folders["image_decoder"])
+        decoders[Modality.IMAGE] = _load(
+            ImageDecoder, folders["image_decoder"], precision=settings.picture_precision, slots=settings.picture_slots
+        )
     if "audio_decoder" in folders:
         from decoders.audio.audio import AudioDecoder
 

@@ -133,6 +133,10 @@ class Settings:
     )
     kv_cache_bytes: int | None = _setting(None, _size, "memory for the backbone's key-value cache")
     max_num_seqs: int = _setting(16, _whole(1, 4096), "replies that the backbone writes at the same time")
+    picture_slots: int = _setting(8, _whole(1, 1024), "pictures that are drawn at the same time")
+    picture_precision: str = _setting(
+        "float32", _one_of("float32", "bfloat16"), "of the picture transformer; bfloat16 is faster on CPUs that have it"
+    )
     max_queued: int = _setting(256, _whole(1, 1 << 20), "requests that may be in the engine, running or waiting")
     max_body_bytes: int = _setting(64 << 20, _size, "largest request body")
     max_media_bytes: int = _setting(20 << 20, _size, "largest picture or utterance, as a file")

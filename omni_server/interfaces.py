@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from omni_server.types import DecodeOptions, Modality, Prompt, Sampling, TokenChunk
 
 if TYPE_CHECKING:
+    import PIL.Image
     import torch
 
 In = TypeVar("In", contravariant=True)
@@ -20,6 +21,33 @@ class Incremental(Protocol[In, Out]):
 
     def feed(self, item: In) -> Sequence[Out]: ...
     def finish(self) -> Sequence[Out]: ...
+
+
+@runtime_checkable
+class Stepwise(Incremental[In, Out], Protocol[In, Out]):
+    """An Incremental whose ending takes many steps, which it shares with others: `advance` in place of `finish`."""
+
+    def advance(self) -> Sequence[Out] | None:
+        """What is new after the next step of all; None when nothing more will come."""
+        ...
+
+    def close(self) -> None:
+        """Nobody waits any more. Quick, and from any thread."""
+        ...
+
+
+@runtime_checkable
+class PictureStep(Protocol):
+    """What a Stepwise picture gives before the picture: `step` of `steps` is done, and perhaps a look at it."""
+
+    @property
+    def step(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def preview(self) -> PIL.Image.Image | None: ...
 
 
 class Encoder(Protocol[Media]):

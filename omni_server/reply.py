@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from omni_server.errors import DecodeFailed, OmniError
-from omni_server.interfaces import Decoder
+from omni_server.interfaces import Decoder, PictureStep, Stepwise
 from omni_server.lanes import Lane
 from omni_server.router import Router
 from omni_server.text import TextCodec
@@ -26,6 +26,8 @@ from omni_server.types import (
     Done,
     Event,
     Failed,
+    ImagePreview,
+    ImageProgress,
     ImageReady,
     Modality,
     Opened,
@@ -171,10 +173,25 @@ class Reply:
                 break
         if modality is Modality.IMAGE and not closed.complete:
             raise DecodeFailed("the picture was cut off by the limit on completion tokens")
-        await self._put_media(index, modality, await lane.run(decoding.finish))
+        if not isinstance(decoding, Stepwise):
+            await self._put_media(index, modality, await lane.run(decoding.finish))
+            return
+        # One call steps all that are drawn on this lane, so whoever waits for news drives the others too; between two calls
+        # newcomers join.
+        try:
+            while (outputs := await lane.run(decoding.advance)) is not None:
+                await self._put_media(index, modality, outputs)
+        finally:
+            decoding.close()
 
     async def _put_media(self, index: int, modality: Modality, outputs: Any) -> None:
         for output in outputs:
+            if isinstance(output, PictureStep):
+                await self._events.put(ImageProgress(index, output.step, output.steps))
+                if output.preview is not None:
+                    self._mark("first_preview")
+                    await self._events.put(ImagePreview(index, output.preview))
+                continue
             self._mark(f"first_{modality}")
             if modality is Modality.AUDIO:
                 await self._events.put(AudioDelta(index, output, self._sample_rate))

@@ -76,12 +76,14 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
-    """How spans become media: the voice's name; the picture's ratio (width to height), seed and number of sampler steps."""
+    """How spans become media: the voice's name; the picture's ratio (width to height), seed, number of sampler steps, and how
+    many previews are shown on the way."""
 
     voice: str | None = None
     ratio: str = "1:1"
     seed: int | None = None
     steps: int | None = None
+    previews: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +249,23 @@ class AudioDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageProgress:
+    """`step` of a picture's `steps` is done."""
+
+    index: int
+    step: int
+    steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePreview:
+    """A guess at the picture of span `index` before it is ready, of the same size."""
+
+    index: int
+    image: PIL.Image.Image
+
+
+@dataclass(frozen=True, slots=True)
 class ImageReady:
     index: int
     image: PIL.Image.Image
@@ -276,4 +295,4 @@ class Failed:
     error: OmniError
 
 
-Event = SpanOpened | TextDelta | AudioDelta | ImageReady | SpanClosed | Done | Failed
+Event = SpanOpened | TextDelta | AudioDelta | ImageProgress | ImagePreview | ImageReady | SpanClosed | Done | Failed

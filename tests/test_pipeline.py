@@ -28,6 +28,8 @@ from omni_server.types import (
     Event,
     Failed,
     ImagePart,
+    ImagePreview,
+    ImageProgress,
     ImageReady,
     MediaSource,
     Message,
@@ -39,7 +41,8 @@ from omni_server.types import (
     TextDelta,
     TextPart,
 )
-from tests.decoders.audio.tiny_vocoder import tiny_decoder
+from tests.decoders.audio.tiny_vocoder import tiny_decoder as tiny_vocoder
+from tests.decoders.image.tiny_decoder import tiny_decoder
 from tests.doubles import Forever, ScriptedBackbone, ScriptedDecoder
 from tests.facts import write_checkpoint
 from tests.media_samples import png_of
@@ -64,7 +67,7 @@ class Eye:
         return torch.zeros(2, 8) if self.looks % 2 else [0] * 6
 
 
-def build(checkpoint: Checkpoint, backbone: ScriptedBackbone, **decoders: ScriptedDecoder) -> Pipeline:
+def build(checkpoint: Checkpoint, backbone: ScriptedBackbone, **decoders: Any) -> Pipeline:
     codec = TextCodec(checkpoint.folders["backbone"] / "tokenizer.json")
     settings = Settings()
     eye = Eye()
@@ -185,7 +188,7 @@ async def test_voices_of_several_requests_are_inside_the_vocoder_together(checkp
 
 async def test_leaving_while_voices_share_the_vocoder_harms_no_other(checkpoint: Checkpoint) -> None:
     """Would catch a cancelled voice that takes the call it shares, or its place in the lane, with it."""
-    decoder = tiny_decoder()
+    decoder = tiny_vocoder()
     pipeline = build(checkpoint, ScriptedBackbone(speech(checkpoint, *range(10)), [END]), audio=decoder)
     spoken = request(decode=DecodeOptions())
     leaving = [asyncio.create_task(collect(pipeline, spoken)) for _ in range(4)]
@@ -203,6 +206,70 @@ async def test_picture_cut_by_the_token_limit_is_told(checkpoint: Checkpoint) ->
     events = await collect(build(checkpoint, ScriptedBackbone(picture(checkpoint)[:5])), request())
     (closed,) = [event for event in events if isinstance(event, SpanClosed)]
     assert closed.error is not None and "cut off" in closed.error.message
+
+
+def three_by_three(checkpoint: Checkpoint) -> tuple[Checkpoint, list[int]]:
+    """The miniature with pictures of 3 x 3 codes, as the tiny decoder has them, and the tokens of one."""
+    grid, band = checkpoint.image, checkpoint.bands[Modality.IMAGE]
+    assert grid is not None
+    row = [*(band.first + code for code in (3, 1, 4)), grid.end_of_line]
+    tokens = [band.open, grid.ratios["1:1"], *row * 3, grid.end_of_frame, band.close]
+    return replace(checkpoint, image=replace(grid, rows=3, columns=3)), tokens
+
+
+async def test_pictures_of_several_replies_advance_together(checkpoint: Checkpoint) -> None:
+    """Would catch a picture that waits for another's end or is changed by it, and progress or previews that are lost."""
+    facts, tokens = three_by_three(checkpoint)
+    decoder = tiny_decoder()
+    pipeline = build(facts, ScriptedBackbone(tokens, [END]), image=decoder)
+    order: list[int] = []
+
+    async def draw(seed: int, steps: int) -> list[Event]:
+        options = DecodeOptions(seed=seed, steps=steps, previews=1)
+        async with asyncio.timeout(60), pipeline.respond(request(decode=options)) as events:
+            heard = []
+            async for event in events:
+                heard.append(event)
+                if isinstance(event, ImageProgress):
+                    order.append(seed)
+        return heard
+
+    wishes = {1: 12, 2: 4, 3: 9}
+    replies = await asyncio.gather(*(draw(seed, steps) for seed, steps in wishes.items()))
+    for (seed, steps), events in zip(wishes.items(), replies, strict=True):
+        assert [event.step for event in events if isinstance(event, ImageProgress)] == list(range(1, steps + 1))
+        assert len([event for event in events if isinstance(event, ImagePreview)]) == 1
+        (ready,) = [event for event in events if isinstance(event, ImageReady)]
+        assert ready.image.tobytes() == drawn_alone(seed, steps)
+        done = events[-1]
+        assert isinstance(done, Done) and done.seconds["first_preview"] <= done.seconds["first_image"]
+    last_of_first = len(order) - 1 - order[::-1].index(1)
+    assert order.index(2) < last_of_first and order.index(3) < last_of_first
+    assert decoder.batcher.running == 0
+
+
+async def test_leaving_one_picture_frees_its_slot_and_touches_no_other(checkpoint: Checkpoint) -> None:
+    """Would catch a picture that is drawn on for nobody, or one that ends with its neighbour."""
+    facts, tokens = three_by_three(checkpoint)
+    decoder = tiny_decoder(slots=2)
+    pipeline = build(facts, ScriptedBackbone(tokens, [END]), image=decoder)
+    staying = asyncio.create_task(collect(pipeline, request(decode=DecodeOptions(seed=1, steps=40))))
+    async with asyncio.timeout(60), pipeline.respond(request(decode=DecodeOptions(seed=2, steps=200))) as events:
+        async for event in events:
+            if isinstance(event, ImageProgress):
+                break
+    ready = [event for event in await staying if isinstance(event, ImageReady)]
+    assert [event.image.tobytes() for event in ready] == [drawn_alone(1, 40)]
+    after = await collect(pipeline, request(decode=DecodeOptions(seed=3, steps=2)))
+    assert any(isinstance(event, ImageReady) for event in after)
+    assert decoder.batcher.running == 0
+
+
+def drawn_alone(seed: int, steps: int) -> bytes:
+    span = tiny_decoder().open(DecodeOptions(seed=seed, steps=steps))
+    span.feed([3, 1, 4] * 3)
+    [picture] = span.finish()
+    return picture.tobytes()
 
 
 @pytest.mark.parametrize("fault", [EngineUnavailable("gone"), ZeroDivisionError("bug")])

@@ -47,18 +47,19 @@ class TokenDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         self.scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     @classmethod
-    def from_folder(cls, folder: Folder) -> Self:
-        """Reads a diffusers folder by sub-folder, whatever module names its model_index.json has; weights become float32."""
+    def from_folder(cls, folder: Folder, precision: torch.dtype = torch.float32) -> Self:
+        """Reads a diffusers folder by sub-folder, whatever module names its model_index.json has. The transformers' weights
+        become `precision`, the others float32."""
         root = Path(folder)
 
-        def load(network: type[Any], name: str) -> Any:
+        def load(network: type[Any], name: str, dtype: torch.dtype = precision) -> Any:
             # Loading straight into place needs a further package; without asking for it there is no warning.
-            return network.from_pretrained(root / name, torch_dtype=torch.float32, low_cpu_mem_usage=False).eval()
+            return network.from_pretrained(root / name, torch_dtype=dtype, low_cpu_mem_usage=False).eval()
 
         return cls(
             transformer=load(VisionTransformer, "transformer"),
             vae=_load_vae(root / "vae"),
-            token_embedder=load(VisionTokenEmbedder, "token_embedder"),
+            token_embedder=load(VisionTokenEmbedder, "token_embedder", torch.float32),
             scheduler=FlowMatchEulerDiscreteScheduler.from_pretrained(root / "scheduler"),
             transformer2=load(VisionTransformer, "transformer2") if (root / "transformer2").exists() else None,
         )
@@ -78,25 +79,20 @@ class TokenDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         """codes [batch, side * side] -> pictures [batch, 3, height, width]; black is -1, white is 1, overshoot is kept."""
         # 1) where the flow starts: noise, unless latents are given
         size = (height // self.scale_factor, width // self.scale_factor)
-        channels = self.transformer.config.out_channels or self.transformer.config.in_channels
-        dtype, device = self.transformer.dtype, self.transformer.device
+        dtype, device = self.weights.dtype, self.weights.device
         if latents is None:
-            shape = (len(codes), channels, *size)
-            latents = torch.randn(shape, generator=generator, dtype=dtype).to(device)
+            latents = self.noise(len(codes), size, generator).to(device)
 
         # 2) what it is steered by: the codes spread over the latent grid, and their mean
-        embedded, pooled = self.token_embedder(codes.to(device))
-        condition = spread(embedded, size)  # [batch, positions, width]
+        condition, pooled = self.steer_by(codes.to(device), size)
         positions = grid_positions(size, device).expand(len(codes), -1, -1)
 
         # 3) from noise to latents
-        # A scheduler counts its steps, so each call has its own.
-        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
-        scheduler.set_timesteps(steps, device=device)
-        flow = latents.flatten(2).transpose(1, 2)  # [batch, positions, channels]
-        for number, timestep in enumerate(scheduler.timesteps, start=1):
-            # The network was trained with whole time steps.
-            time = (timestep.long() / scheduler.config.num_train_timesteps).expand(len(codes)).to(dtype)
+        scheduler = self.new_scheduler(steps)
+        times = self.network_times(scheduler.timesteps)
+        flow = latents.to(dtype).flatten(2).transpose(1, 2)  # [batch, positions, channels]
+        for number, (timestep, time) in enumerate(zip(scheduler.timesteps, times, strict=True), start=1):
+            time = time.expand(len(codes))
             seen = torch.cat([flow, condition], dim=-1)
             velocity = self.transformer(seen, positions, time, pooled)
             if guidance_scale and self.transformer2 is not None:
@@ -109,10 +105,36 @@ class TokenDiffusionPipeline(DiffusionPipeline):  # type: ignore[misc]
         # 4) from latents to pixels
         return self.decode(flow.transpose(1, 2).unflatten(-1, size))
 
+    @property
+    def weights(self) -> Tensor:
+        """Some weights of the transformer, for their precision and device: a model's own `dtype` searches all its modules."""
+        weights: Tensor = self.transformer.img_in.weight
+        return weights
+
+    def noise(self, count: int, size: tuple[int, int], generator: torch.Generator | None) -> Tensor:
+        """[count, channels, rows, columns] in float32, so that a seed means the same picture at any precision."""
+        channels = self.transformer.config.out_channels or self.transformer.config.in_channels
+        return torch.randn((count, channels, *size), generator=generator)
+
+    def steer_by(self, codes: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+        """codes [batch, side * side] -> condition [batch, positions, width] and pooled [batch, width]."""
+        embedded, pooled = self.token_embedder(codes)
+        return spread(embedded, size).to(self.weights.dtype), pooled.to(self.weights.dtype)
+
+    def new_scheduler(self, steps: int) -> FlowMatchEulerDiscreteScheduler:
+        """A scheduler counts its steps, so each picture has its own."""
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
+        scheduler.set_timesteps(steps, device=self.weights.device)
+        return scheduler
+
+    def network_times(self, timesteps: Tensor) -> Tensor:
+        """The network was trained with whole time steps."""
+        return (timesteps.long() / self.scheduler.config.num_train_timesteps).to(self.weights.dtype)
+
     def decode(self, latents: Tensor) -> Tensor:
         """[batch, channels, rows, columns] -> [batch, 3, height, width], nominally in -1..1."""
         config = self.vae.config
-        scaled = latents / (config.scaling_factor or 1.0) + (config.shift_factor or 0.0)
+        scaled = latents.to(next(self.vae.parameters()).dtype) / (config.scaling_factor or 1.0) + (config.shift_factor or 0.0)
         pixels: Tensor = self.vae.decode(scaled, return_dict=False)[0]
         return pixels
 

@@ -23,6 +23,8 @@ from omni_server.types import (
     Done,
     Event,
     Failed,
+    ImagePreview,
+    ImageProgress,
     ImageReady,
     Modality,
     SpanClosed,
@@ -139,6 +141,8 @@ class ChatChunks:
                 chunks.append(self._audio({"transcript": text}) if aloud else self._chunk({"content": text}))
             case AudioDelta(index=index, samples=samples, sample_rate=sample_rate):
                 chunks += self._spoken(self._voice.feed(index, samples), sample_rate)
+            case ImageProgress() | ImagePreview():
+                pass  # OpenAI's chat has no place for a picture that is not there yet
             case ImageReady(image=image):
                 chunks.append(self._chunk({"images": [image_part(image, self._images)]}))
                 self._images += 1

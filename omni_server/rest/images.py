@@ -27,19 +27,30 @@ from omni_server.rest.fields import JsonFields, Words, only, read_json
 from omni_server.rest.instruction import check_model, instruction
 from omni_server.rest.playing import Answer, played, send_events
 from omni_server.rest.segments import Body, Segments
-from omni_server.types import DecodeOptions, Done, Failed, Message, Modality, Request, Sampling, SpanClosed, TextPart, Usage
+from omni_server.types import (
+    DecodeOptions,
+    Done,
+    Failed,
+    ImagePreview,
+    Message,
+    Modality,
+    Request,
+    Sampling,
+    SpanClosed,
+    TextPart,
+    Usage,
+)
 from omni_server.wording import shown
 
 FIELDS = {"messages": "prompt", "modalities": "model"}
 SEEDS = 2**32
 NO_STORE = "expected `b64_json`, because this server does not store pictures yet"
-NO_PARTS = "expected 0, because the decoder shows a picture only when it is finished"
 NO_CLEAR = "expected `opaque` or `auto`, because the decoder paints every pixel"
 
 
 class ImageRequest(JsonFields):
     """Those after `output_compression` down to `safety_identifier` are accepted and have no effect. `seed` is not OpenAI's:
-    picture k of a request has the seed `seed + k`."""
+    picture k of a request has the seed `seed + k`. `partial_images` are for a stream; a picture of few steps has fewer."""
 
     prompt: Annotated[Words, Field(max_length=32_000)]
     model: str | None = None
@@ -56,7 +67,15 @@ class ImageRequest(JsonFields):
     safety_identifier: str | None = None
     response_format: Annotated[Literal["url", "b64_json"], only("b64_json", because=NO_STORE)] | None = None
     background: Annotated[Literal["transparent", "opaque", "auto"], only("opaque", "auto", because=NO_CLEAR)] | None = None
-    partial_images: Annotated[int, Field(ge=0, le=3), only(0, because=NO_PARTS)] | None = None
+    partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sketch:
+    """A picture on the way, the `number`th of its own."""
+
+    image: PIL.Image.Image
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +86,6 @@ class Drawing:
     usage: Usage
     seed: int
     text: str  # what the model wrote beside it
-
-    @property
-    def size(self) -> str:
-        return f"{self.image.width}x{self.image.height}"
 
 
 def images_router(door: Door) -> APIRouter:
@@ -87,7 +102,7 @@ def images_router(door: Door) -> APIRouter:
                 await send_events(send, _events(asked, _drawings(door, requests, asked.size)))
                 return
             async with aclosing(_drawings(door, requests, asked.size)) as drawings:
-                body = await _whole(asked, [drawing async for drawing in drawings])
+                body = await _whole(asked, [drawing async for drawing in drawings if isinstance(drawing, Drawing)])
             await JSONResponse(body)(scope, receive, send)
 
         return Answer(write)
@@ -114,17 +129,20 @@ def image_requests(asked: ImageRequest, door: Door) -> list[Request]:
             messages=(message,),
             modalities=frozenset({Modality.TEXT, Modality.IMAGE}),
             sampling=Sampling(seed=seed),
-            decode=DecodeOptions(seed=seed),
+            decode=DecodeOptions(seed=seed, previews=(asked.partial_images or 0) if asked.stream else 0),
         )
         for seed in seeds
     ]
 
 
-async def _drawings(door: Door, requests: Sequence[Request], size: str | None) -> AsyncGenerator[Drawing, None]:
-    """All pictures are worked on at once and come in order; the first that fails ends the others."""
-    tasks = [asyncio.create_task(_draw(door, request, size)) for request in requests]
+async def _drawings(door: Door, requests: Sequence[Request], size: str | None) -> AsyncGenerator[Sketch | Drawing, None]:
+    """All pictures are worked on at once and come in order, each after its sketches; the first that fails ends the others."""
+    sketches: list[asyncio.Queue[Sketch | None]] = [asyncio.Queue() for _ in requests]
+    tasks = [asyncio.create_task(_draw(door, *each, size)) for each in zip(requests, sketches, strict=True)]
     try:
-        for task in tasks:
+        for task, waiting in zip(tasks, sketches, strict=True):
+            while (sketch := await waiting.get()) is not None:
+                yield sketch
             yield await task
     finally:
         for task in tasks:
@@ -132,30 +150,44 @@ async def _drawings(door: Door, requests: Sequence[Request], size: str | None) -
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _draw(door: Door, request: Request, size: str | None) -> Drawing:
-    segments, usage = Segments(), Usage()
-    async with played(door, request, FIELDS) as events:
-        async for event in events:
-            segments.feed(event)
-            match event:
-                case Failed(error=error):
-                    raise error
-                case SpanClosed(error=error) if error is not None:
-                    raise error
-                case Done():
-                    usage = event.usage
-                case _:
-                    pass
+async def _draw(door: Door, request: Request, sketches: asyncio.Queue[Sketch | None], size: str | None) -> Drawing:
+    """One picture; `sketches` gets those on the way, and None at the end, however it ends."""
+    segments, usage, number = Segments(), Usage(), 0
+    try:
+        async with played(door, request, FIELDS) as events:
+            async for event in events:
+                segments.feed(event)
+                match event:
+                    case ImagePreview(image=image):
+                        sketches.put_nowait(Sketch(_fitting(image, size), number))
+                        number += 1
+                    case Failed(error=error):
+                        raise error
+                    case SpanClosed(error=error) if error is not None:
+                        raise error
+                    case Done():
+                        usage = event.usage
+                    case _:
+                        pass
+    finally:
+        sketches.put_nowait(None)
     images = [segment.image for segment in segments.in_order() if segment.image is not None]
     if not images:
         raise RequestError(
             f"the model drew nothing and wrote {shown(segments.text)}; expected a `prompt` that it can draw", param="prompt"
         )
-    drawing = Drawing(images[0], usage, request.decode.seed or 0, segments.text)
-    # The decoder's sizes are its own and follow the ratio that the backbone chose, so only a picture can tell.
-    if size not in (None, "auto", drawing.size):
-        raise RequestError(f"`size` is `{size}`; expected `auto` or `{drawing.size}`, which is what is drawn", param="size")
-    return drawing
+    return Drawing(_fitting(images[0], size), usage, request.decode.seed or 0, segments.text)
+
+
+def _fitting(image: PIL.Image.Image, size: str | None) -> PIL.Image.Image:
+    """The decoder's sizes are its own and follow the ratio that the backbone chose, so only a picture can tell."""
+    if size not in (None, "auto", _size(image)):
+        raise RequestError(f"`size` is `{size}`; expected `auto` or `{_size(image)}`, which is what is drawn", param="size")
+    return image
+
+
+def _size(image: PIL.Image.Image) -> str:
+    return f"{image.width}x{image.height}"
 
 
 async def _whole(asked: ImageRequest, drawings: list[Drawing]) -> Body:
@@ -167,25 +199,28 @@ async def _whole(asked: ImageRequest, drawings: list[Drawing]) -> Body:
     return {"created": int(time.time()), "data": data, **_looks(asked, drawings[0]), "usage": usage}
 
 
-async def _events(asked: ImageRequest, drawings: AsyncGenerator[Drawing, None]) -> AsyncGenerator[Body, None]:
+async def _events(asked: ImageRequest, drawings: AsyncGenerator[Sketch | Drawing, None]) -> AsyncGenerator[Body, None]:
     async with aclosing(drawings):
         async for drawing in drawings:
-            yield {
-                "type": "image_generation.completed",
+            body = {
                 "b64_json": await _base64(asked, drawing),
                 "created_at": int(time.time()),
                 **_looks(asked, drawing),
-                "usage": usage_body([drawing.usage]),
-                "omni": {"seed": drawing.seed, "text": drawing.text},
             }
+            if isinstance(drawing, Sketch):
+                yield {"type": "image_generation.partial_image", **body, "partial_image_index": drawing.number}
+            else:
+                extras = {"usage": usage_body([drawing.usage]), "omni": {"seed": drawing.seed, "text": drawing.text}}
+                yield {"type": "image_generation.completed", **body, **extras}
 
 
-def _looks(asked: ImageRequest, drawing: Drawing) -> Body:
+def _looks(asked: ImageRequest, drawing: Sketch | Drawing) -> Body:
     """What the pictures are, not what was asked for: `quality` has no effect."""
-    return {"background": "opaque", "output_format": asked.output_format or "png", "quality": "auto", "size": drawing.size}
+    format, size = asked.output_format or "png", _size(drawing.image)
+    return {"background": "opaque", "output_format": format, "quality": "auto", "size": size}
 
 
-async def _base64(asked: ImageRequest, drawing: Drawing) -> str:
+async def _base64(asked: ImageRequest, drawing: Sketch | Drawing) -> str:
     compression = 100 if asked.output_compression is None else asked.output_compression
     file = await asyncio.to_thread(picture_file, drawing.image, asked.output_format or "png", compression)
     return base64.b64encode(file).decode("ascii")

@@ -6,12 +6,23 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from omni_server.errors import DecodeFailed, EngineUnavailable
 from omni_server.rest.audio_format import to_pcm16
 from omni_server.rest.chat_reply import Base64Slices, ChatChunks, ChatMessageReply, Envelope
-from omni_server.types import AudioDelta, Event, Failed, Modality, SpanClosed, SpanOpened
+from omni_server.types import (
+    AudioDelta,
+    Event,
+    Failed,
+    ImagePreview,
+    ImageProgress,
+    ImageReady,
+    Modality,
+    SpanClosed,
+    SpanOpened,
+)
 from tests.rest.scripts import SAMPLE_RATE, done, picture, tone, voice, words
 
 INTERLEAVED = [
@@ -80,6 +91,18 @@ def test_the_order_of_spans_is_told() -> None:
         ("audio", 4),
     ]
     assert (segments[0]["characters"], segments[1]["images"], segments[2]["seconds"]) == (6, 1, 0.2)
+
+
+def test_progress_and_previews_change_no_answer() -> None:
+    """Catches a preview that is taken for the picture, or that ends a stream: chat has no place for either."""
+    with_steps: list[Event] = []
+    for event in INTERLEAVED:
+        if isinstance(event, ImageReady):
+            with_steps += [ImageProgress(event.index, 1, 2), ImagePreview(event.index, PIL.Image.new("RGB", (8, 6)))]
+        with_steps.append(event)
+    assert len(with_steps) == len(INTERLEAVED) + 2
+    assert body_of(with_steps, audio_format="wav") == body_of(INTERLEAVED, audio_format="wav")
+    assert deltas_of(with_steps) == deltas_of(INTERLEAVED)
 
 
 def test_streamed_audio_is_the_plain_audio() -> None:

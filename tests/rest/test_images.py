@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from omni_server.errors import ContextOverflow, DecodeFailed, EngineUnavailable, Overloaded
-from omni_server.types import Failed, Modality, SpanClosed, SpanOpened
+from omni_server.types import Failed, ImagePreview, ImageProgress, ImageReady, Modality, SpanClosed, SpanOpened
 from tests.doubles import Forever, ScriptedPipeline
 from tests.rest.scripts import done, door, picture, served, words
 from tests.rest.test_chat import left_within
@@ -86,6 +86,51 @@ def test_streamed(client: openai.OpenAI) -> None:
     assert (events[0].size, events[0].quality, events[0].background) == ("8x6", "auto", "opaque")
 
 
+def test_partial_images(client: openai.OpenAI, pipeline: ScriptedPipeline) -> None:
+    """Catches previews that do not arrive, that count on over several pictures, or that the client's types refuse."""
+    before = pipeline.script
+    pipeline.script = tuple(sketched(*REPLY))
+    try:
+        events = list(client.images.generate(prompt="a fox", n=2, stream=True, partial_images=2, output_format="webp"))
+    finally:
+        pipeline.script = before
+    assert [event.type.rpartition(".")[2] for event in events] == ["partial_image", "partial_image", "completed"] * 2
+    assert [event.partial_image_index for event in events if event.type.endswith("partial_image")] == [0, 1, 0, 1]  # type: ignore[union-attr]
+    assert opened(events[0].b64_json).format == "WEBP"
+    assert opened(events[0].b64_json).size == opened(events[2].b64_json).size == (8, 6)
+    assert (events[0].size, events[0].output_format, events[0].background) == ("8x6", "webp", "opaque")
+    assert {request.decode.previews for request in pipeline.requests[-2:]} == {2}
+
+
+async def test_no_partial_images_without_a_stream() -> None:
+    """Catches previews that are drawn and thrown away."""
+    pipeline = worded(*REPLY)
+    async with door(pipeline) as client:
+        assert (await client.post(URL, json={"prompt": "fox", "partial_images": 3})).status_code == 200
+        assert (await client.post(URL, json={"prompt": "fox", "stream": True})).status_code == 200
+    assert [request.decode.previews for request in pipeline.requests] == [0, 0]
+
+
+async def test_a_size_that_is_not_drawn_ends_at_the_first_preview() -> None:
+    """Catches a picture drawn to its end for a client that cannot use it; before the first event it is still a status."""
+    async with door(worded(*sketched(*REPLY))) as client:
+        response = await client.post(URL, json={"prompt": "fox", "size": "9x9", "stream": True, "partial_images": 1})
+    assert response.status_code == 400
+    assert "expected `auto` or `8x6`" in response.json()["error"]["message"]
+
+
+def sketched(*script: Any) -> list[Any]:
+    """The script with progress and two previews before each picture."""
+    steps: list[Any] = []
+    for event in script:
+        if isinstance(event, ImageReady):
+            for step in (1, 2):
+                sketch = PIL.Image.new("RGB", event.image.size, "grey")
+                steps += [ImageProgress(event.index, step, 3), ImagePreview(event.index, sketch)]
+        steps.append(event)
+    return steps
+
+
 @pytest.mark.parametrize(("format", "compression"), [("png", 100), ("webp", 50), ("webp", None), ("jpeg", 0), ("jpeg", 100)])
 def test_kinds_of_file(client: openai.OpenAI, format: Any, compression: int | None) -> None:
     """Catches a file of another kind than the answer says."""
@@ -138,7 +183,8 @@ async def test_sizes_are_the_decoders_own() -> None:
         ({"output_format": "gif"}, "output_format", "'webp'"),
         ({"output_compression": 50}, "output_compression", "webp or jpeg"),
         ({"output_compression": 101, "output_format": "webp"}, "output_compression", "100"),
-        ({"partial_images": 2, "stream": True}, "partial_images", "expected 0"),
+        ({"partial_images": 4, "stream": True}, "partial_images", "less than or equal to 3"),
+        ({"partial_images": -1}, "partial_images", "greater than or equal to 0"),
         ({"background": "transparent"}, "background", "`opaque`"),
         ({"seed": -1}, "seed", "0"),
         ({"frame_count": 3}, "frame_count", "not a field"),

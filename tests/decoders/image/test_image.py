@@ -4,15 +4,12 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
-from decoders.image.image import CodesError, DecodeOptions, ImageDecoder, ImageSpan, Sizes
-from decoders.image.token_diffusion import TokenDiffusionPipeline
-from decoders.image.transformer import VisionTokenEmbedder, VisionTransformer
+from decoders.image.image import CodesError, DecodeOptions, ImageDecoder, ImageSpan, Progress, Sizes
+from tests.decoders.image.tiny_decoder import CODES, tiny_decoder
 from tests.incremental import assert_split_invariant
 
-CODES = [3, 1, 4, 1, 5, 9, 2, 6, 5]
 LARGE = Sizes(pixels=768 * 768, multiple=16, steps=50, guidance=0.75)
 RESOLUTIONS = {
     "1:1": (768, 768),
@@ -27,23 +24,7 @@ RESOLUTIONS = {
 
 @pytest.fixture(scope="module")
 def decoder() -> ImageDecoder:
-    """Real components at a tiny size: 3 x 3 codes of 16, 8 x 8 pixels to a latent, 32 x 32 pictures."""
-    torch.manual_seed(0)
-    levels = 4
-    pipeline = TokenDiffusionPipeline(
-        VisionTransformer(4, None, 8, 8, 24, 2.0, 2, 0, 1, [4, 4, 4]),
-        AutoencoderKL(
-            down_block_types=["DownEncoderBlock2D"] * levels,
-            up_block_types=["UpDecoderBlock2D"] * levels,
-            block_out_channels=[4] * levels,
-            latent_channels=4,
-            norm_num_groups=2,
-        ),
-        VisionTokenEmbedder(16, 8, 9),
-        FlowMatchEulerDiscreteScheduler(),
-    )
-    pipeline.token_embedder.vocab_embeddings.normal_()
-    return ImageDecoder(pipeline, Sizes(pixels=32 * 32, multiple=8, steps=2, guidance=0.0))
+    return tiny_decoder()
 
 
 def draw(decoder: ImageDecoder, codes: list[int], **options: Any) -> Image.Image:
@@ -73,6 +54,12 @@ def test_picture_has_the_asked_size(decoder: ImageDecoder) -> None:
     wide = draw(decoder, CODES, seed=1, ratio="2:1")
     assert wide.size == (40, 16)
     assert wide.mode == "RGB"
+
+
+def test_a_size_takes_the_ratios_place(decoder: ImageDecoder) -> None:
+    """Width and height swapped, or a size that is rounded to another."""
+    assert draw(decoder, CODES, seed=1, size=(48, 16)).size == (48, 16)
+    assert draw(decoder, CODES, seed=1, size=(40, 16)).tobytes() == draw(decoder, CODES, seed=1, ratio="2:1").tobytes()
 
 
 def test_seed_decides(decoder: ImageDecoder) -> None:
@@ -112,11 +99,37 @@ def test_cuts_do_not_matter(decoder: ImageDecoder) -> None:
     )
 
 
-def test_progress_is_heard_after_each_step(decoder: ImageDecoder) -> None:
-    """A progress bar that ends early, or never."""
-    heard: list[tuple[int, int]] = []
-    draw(decoder, CODES, seed=1, steps=3, progress=lambda step, steps: heard.append((step, steps)))
-    assert heard == [(1, 3), (2, 3), (3, 3)]
+def test_progress_and_previews(decoder: ImageDecoder) -> None:
+    """A progress bar that ends early, or never; previews at wrong steps or of another size than the picture."""
+    span = _filled(decoder.open(DecodeOptions(seed=1, steps=6, previews=2, ratio="2:1")))
+    outputs: list[Any] = []
+    while (new := span.advance()) is not None:
+        outputs += new
+    picture = outputs.pop()
+    assert isinstance(picture, Image.Image) and all(isinstance(output, Progress) for output in outputs)
+    assert [(output.step, output.steps) for output in outputs] == [(step, 6) for step in range(1, 7)]
+    assert [output.step for output in outputs if output.preview is not None] == [2, 4]
+    assert {output.preview.size for output in outputs if output.preview is not None} == {picture.size} == {(40, 16)}
+    assert draw(decoder, CODES, seed=1, steps=6, ratio="2:1").tobytes() == picture.tobytes()
+
+
+def test_previews_come_nearer_to_the_picture() -> None:
+    """A preview of the noise instead of what is under it. A network that knows the way shows the picture at once."""
+    decoder = tiny_decoder()
+    with torch.no_grad():  # velocity zero: the flow stands still, so every guess is the picture
+        decoder.pipeline.transformer.final_layer.linear.weight.zero_()
+        decoder.pipeline.transformer.final_layer.linear.bias.zero_()
+    span = _filled(decoder.open(DecodeOptions(seed=1, steps=4, previews=3)))
+    outputs: list[Any] = [span.advance() for _ in range(4)]
+    picture = outputs[-1][-1].tobytes()
+    assert [progress.preview.tobytes() == picture for (progress, *_) in outputs[:3]] == [True] * 3
+
+
+@pytest.mark.parametrize(("steps", "previews", "expected"), [(1, 3, 0), (2, 1, 1), (2, 3, 1), (4, 3, 3), (200, 3, 3)])
+def test_no_more_previews_than_steps_between(steps: int, previews: int, expected: int, decoder: ImageDecoder) -> None:
+    """A last preview that is the picture itself, paid twice; a preview before the first step."""
+    drawing = _filled(decoder.open(DecodeOptions(steps=steps, previews=previews)))._drawing()
+    assert len([step for step in drawing.previews if 0 < step < steps]) == expected
 
 
 @pytest.mark.parametrize(
@@ -129,8 +142,21 @@ def test_wrong_codes_are_refused(decoder: ImageDecoder, codes: list[int], messag
         draw(decoder, codes)
 
 
-@pytest.mark.parametrize("options", [{"steps": 0}, {"steps": 201}, {"guidance": -0.5}, {"guidance": 3.0}])
-def test_strange_options_are_refused_at_once(decoder: ImageDecoder, options: dict[str, Any]) -> None:
-    """A request that fails after the model has spoken, or that holds the lane for minutes."""
-    with pytest.raises(CodesError):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps: expected 1 to 200, got `0`"),
+        ({"steps": 201}, "steps: expected 1 to 200, got `201`"),
+        ({"guidance": -0.5}, "guidance: expected 0 to 2, got `-0.5`"),
+        ({"guidance": 3.0}, "guidance: expected 0 to 2, got `3.0`"),
+        ({"previews": 4}, "previews: expected 0 to 3, got `4`"),
+        ({"size": (30, 32)}, "multiples of 8, got `30x32`"),
+        ({"size": (0, 32)}, "sides of 8 to 2048 pixels, .* got `0x32`"),
+        ({"size": (8, 4096)}, "sides of 8 to 2048 pixels, .* got `8x4096`"),
+        ({"size": (256, 256)}, "at most 4096 pixels in all, got `256x256`"),
+    ],
+)
+def test_strange_options_are_refused_at_once(decoder: ImageDecoder, options: dict[str, Any], message: str) -> None:
+    """A request that fails after the model has spoken, or that holds the lane for minutes; a limit that is not told."""
+    with pytest.raises(CodesError, match=message):
         decoder.open(DecodeOptions(**options))
