@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo serve test check bench evaluate clean
+.PHONY: install demo serve test check bench protos protos-released evaluate clean
 
 install: $(VENV)/.installed
 
@@ -30,11 +30,20 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/buf lint protos
+	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/buf breaking protos --against protos/released.binpb
 	$(BIN)/python -m pytest -q
 
 bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.spans
+
+protos: install  ## write the stubs after a change in protos/
+	$(BIN)/python protos/generate.py
+
+protos-released: install  ## what `make check` compares with from now on: run it when a version is released
+	$(BIN)/buf build protos -o protos/released.binpb
 
 evaluate: install  ## the table of bars, on held-out data and by independent judges, of a running server
 	$(PIP) -r requirements/recipes.txt
