@@ -180,7 +180,8 @@ class ChatChunks:
         chunks.append(self._chunk({}, done.finish_reason))
         if self._envelope.include_usage:
             usage = usage_body(done.usage)
-            chunks.append(self._envelope.wrap("chat.completion.chunk", choices=[], usage=usage))
+            omni = {"seconds": done.seconds}
+            chunks.append(self._envelope.wrap("chat.completion.chunk", choices=[], usage=usage, omni=omni))
         return chunks
 
     def _audio(self, update: Body) -> Body:

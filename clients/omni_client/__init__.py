@@ -1,0 +1,87 @@
+"""The SDK of omni-server: one model that reads, sees, hears, writes, draws and speaks. Needs httpx; knows no model."""
+
+from omni_client.async_client import AsyncOmniClient
+from omni_client.client import OmniClient
+from omni_client.content import Message
+from omni_client.errors import (
+    APIConnectionError,
+    APIError,
+    APIStatusError,
+    APITimeoutError,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    InternalServerError,
+    MediaError,
+    MediaTooLargeError,
+    MissingDependency,
+    NotFoundError,
+    OmniError,
+    PermissionDeniedError,
+    RateLimitError,
+    ReplyFailedError,
+    ResponseFormatError,
+    StreamBrokenError,
+    UnprocessableEntityError,
+)
+from omni_client.events import (
+    AudioDelta,
+    Done,
+    Event,
+    ImagePreview,
+    ImageReady,
+    SpanClosed,
+    SpanError,
+    SpanOpened,
+    TextDelta,
+    Usage,
+)
+from omni_client.media import Audio, Picture
+from omni_client.reply import Reply, Segment
+from omni_client.stream import AsyncReplyStream, ReplyStream
+from omni_client.wire import Generation, Model, Transcript, Wishes
+
+__all__ = [
+    "APIConnectionError",
+    "APIError",
+    "APIStatusError",
+    "APITimeoutError",
+    "AsyncOmniClient",
+    "AsyncReplyStream",
+    "Audio",
+    "AudioDelta",
+    "AuthenticationError",
+    "BadRequestError",
+    "ConflictError",
+    "Done",
+    "Event",
+    "Generation",
+    "ImagePreview",
+    "ImageReady",
+    "InternalServerError",
+    "MediaError",
+    "MediaTooLargeError",
+    "Message",
+    "MissingDependency",
+    "Model",
+    "NotFoundError",
+    "OmniClient",
+    "OmniError",
+    "PermissionDeniedError",
+    "Picture",
+    "RateLimitError",
+    "Reply",
+    "ReplyFailedError",
+    "ReplyStream",
+    "ResponseFormatError",
+    "Segment",
+    "SpanClosed",
+    "SpanError",
+    "SpanOpened",
+    "StreamBrokenError",
+    "TextDelta",
+    "Transcript",
+    "UnprocessableEntityError",
+    "Usage",
+    "Wishes",
+]

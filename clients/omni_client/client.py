@@ -1,0 +1,178 @@
+"""The client. Sends what `wire.py` builds and hands back what it reads; repeats what may be repeated; knows no formats."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, TypeVar, Unpack
+
+import httpx
+
+from omni_client import wire
+from omni_client.connection import (
+    DEFAULT_TIMEOUT,
+    connection_from,
+    new_request_id,
+    read_answer,
+    read_error,
+)
+from omni_client.errors import APIError
+from omni_client.media import Audio, Picture
+from omni_client.reply import Reply
+from omni_client.stream import ReplyStream
+from omni_client.wire import AudioFormat, Call, Generation, Model, PictureFormat, Transcript, Wishes
+
+if TYPE_CHECKING:
+    from omni_client.content import Conversation, Recording
+
+Answered = TypeVar("Answered")
+
+
+class OmniClient:
+    """Asks an omni-server. Safe to share between threads; close it, or use it in a `with` block.
+
+    base_url: where the server is, with or without `/v1`; `OMNI_BASE_URL`, else http://127.0.0.1:8000.
+    api_key: sent as a bearer token; `OMNI_API_KEY`, else none.
+    model: the model of calls that name none; the first one of the server, else.
+    timeout: seconds without an answer, or between two pieces of one, until APITimeoutError.
+    max_retries: how often a request is repeated that did not reach the server, or that the server could not take now, with
+        growing pauses or the pause that the server asks for. A reply that has begun is never repeated.
+    http_client: an httpx.Client of your own, for proxies or certificates; it stays yours to close.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        *,
+        api_key: str | None = None,
+        model: str | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+        max_retries: int = 2,
+        http_client: httpx.Client | None = None,
+    ) -> None:
+        self._connection = connection_from(base_url, api_key, timeout, max_retries)
+        self._model = model
+        self._http = http_client or httpx.Client()
+        self._owned = http_client is None
+
+    def __enter__(self) -> OmniClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections to the server."""
+        if self._owned:
+            self._http.close()
+
+    def generate(self, content: Conversation, **wishes: Unpack[Generation]) -> Reply:
+        """Answers `content`: words, a Path, bytes, a Picture, an Audio, a PIL image, a tuple (waveform, sample_rate); a list
+        of these; or a list of turns, each a Message, an earlier Reply or a dict. See `Generation` for the wishes."""
+        model, timeout = wishes.pop("model", None), wishes.pop("timeout", None)
+        return self._call(wire.generate_call(content, wishes, model=self._named(model)), timeout)
+
+    def stream(self, content: Conversation, **wishes: Unpack[Wishes]) -> ReplyStream:
+        """The same, while it is being made: `with client.stream("draw a fox") as stream:`. Leaving the block stops it."""
+
+        def open() -> tuple[httpx.Response, str]:
+            call = wire.stream_call(content, wishes, model=self._named(model))
+            request_id = new_request_id()
+            return self._send(call, request_id, timeout, streamed=True), request_id
+
+        model, timeout = wishes.pop("model", None), wishes.pop("timeout", None)
+        return ReplyStream(open, self._connection)
+
+    def speak(
+        self,
+        text: str,
+        *,
+        voice: str | None = None,
+        format: AudioFormat = "wav",
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> Audio:
+        """Reads `text` aloud, up to 4096 characters. What the model really said is in `transcript`, where it is not too
+        long."""
+        return self._call(wire.speak_call(text, model=self._named(model), voice=voice, format=format), timeout)
+
+    def transcribe(
+        self,
+        recording: Recording,
+        *,
+        language: str | None = None,
+        temperature: float | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> Transcript:
+        """Writes down what is said in a recording: a path, bytes, an open file, an Audio or a tuple (waveform, sample_rate).
+        `language` is a short name such as `en` and chooses how the model is asked."""
+        call = wire.transcribe_call(recording, model=self._named(model), language=language, temperature=temperature)
+        return self._call(call, timeout)
+
+    def draw(
+        self,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        size: str | None = None,
+        format: PictureFormat = "png",
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> Picture:
+        """One picture. The same `seed` draws it again; `size` is `auto` or what the decoder draws, such as `128x128`."""
+        return self.draw_many(prompt, 1, seed=seed, size=size, format=format, model=model, timeout=timeout)[0]
+
+    def draw_many(
+        self,
+        prompt: str,
+        count: int,
+        *,
+        seed: int | None = None,
+        size: str | None = None,
+        format: PictureFormat = "png",
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Picture, ...]:
+        """`count` pictures, 1 to 4, of one prompt; picture k has the seed `seed` + k."""
+        call = wire.draw_call(prompt, model=self._named(model), n=count, seed=seed, size=size, format=format)
+        return self._call(call, timeout)
+
+    def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
+        """The models of the server and what each can do."""
+        return self._call(wire.models_call(), timeout)
+
+    def voices(self, *, model: str | None = None, timeout: float | None = None) -> tuple[str, ...]:
+        """The voices of a model."""
+        return wire.voices_of(self.models(timeout=timeout), model or self._model)
+
+    def _named(self, model: str | None) -> str:
+        """The model to ask; looked up once where nobody names one."""
+        if model is None and self._model is None:
+            self._model = wire.first_of(self.models())
+        name = model or self._model
+        assert name is not None
+        return name
+
+    def _call(self, call: Call[Answered], timeout: float | None) -> Answered:
+        request_id = new_request_id()
+        return call.read(read_answer(self._send(call, request_id, timeout, streamed=False), request_id))
+
+    def _send(self, call: Call[Answered], request_id: str, timeout: float | None, *, streamed: bool) -> httpx.Response:
+        """A good response; of a streamed one the body is still to be read. Repeats what may be repeated."""
+        attempt = 0
+        while True:
+            try:
+                request = self._http.build_request(**self._connection.request(call, request_id, timeout))
+                response = self._http.send(request, stream=streamed)
+                if response.is_success:
+                    return response
+                response.read()
+                problem: APIError = read_error(response, request_id)
+            except httpx.RequestError as fault:
+                problem = self._connection.fault(fault, request_id)
+            pause = self._connection.pause(attempt, problem)
+            if pause is None:
+                raise problem
+            time.sleep(pause)
+            attempt += 1
