@@ -37,8 +37,6 @@ class Message:
 def wire_messages(conversation: Conversation, system: str | None = None) -> list[Wire]:
     """`conversation` as OpenAI's `messages`. A list is a row of turns where it holds a turn, else one turn of several parts."""
     turns: list[Any] = [*conversation] if _is_turns(conversation) else [Message("user", conversation)]  # type: ignore[misc, arg-type]
-    if not turns:
-        raise MediaError("the conversation is empty; expected words, a medium, or a list of turns")
     messages = [_message(turn) for turn in turns]
     return [{"role": "system", "content": system}, *messages] if system is not None else messages
 
@@ -66,6 +64,8 @@ def _content(content: object) -> object:
         return content
     # A tuple of a waveform and its rate is one part; every other tuple is a row of parts.
     if isinstance(content, list | tuple) and not _is_waveform(content):
+        if not content:
+            raise MediaError("a turn is empty; expected words or a medium")
         return [wire_part(part) for part in content]
     return [wire_part(content)]
 
