@@ -1,4 +1,4 @@
-"""The command line: `omni-server serve` and `omni-server doctor`. Flags are the fields of `config.Settings`."""
+"""The command line. Flags of `serve` and `doctor` are the fields of `config.Settings`; `chat`, `draw`, ... are the SDK's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ from collections.abc import Sequence
 from dataclasses import fields
 from types import FrameType
 
+import omni_client.cli
+
 from omni_server import __version__
 from omni_server.config import Settings, flag_of, read_settings, variable_of
 from omni_server.errors import OmniError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = vars(_parser().parse_args(arguments))
+    parsed = _parser().parse_args(arguments)
+    if parsed.command in omni_client.cli.COMMANDS:
+        return omni_client.cli.run(parsed, "omni-server")
+    given = vars(parsed)
     command = given.pop("command")
     try:
         settings = read_settings({name: text for name, text in given.items() if text is not None}, os.environ)
@@ -100,4 +105,5 @@ def _parser() -> argparse.ArgumentParser:
                 command.add_argument(flag_of(setting), nargs="?", const="true", metavar="VALUE", help=described)
             else:
                 command.add_argument(flag_of(setting), metavar="VALUE", help=described)
+    omni_client.cli.add_commands(commands)
     return parser

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, Unpack
 
@@ -70,17 +71,17 @@ class OmniClient:
         """Answers `content`: words, a Path, bytes, a Picture, an Audio, a PIL image, a tuple (waveform, sample_rate); a list
         of these; or a list of turns, each a Message, an earlier Reply or a dict. See `Generation` for the wishes."""
         model, timeout = wishes.pop("model", None), wishes.pop("timeout", None)
-        return self._call(wire.generate_call(content, wishes, model=self._named(model)), timeout)
+        return self._call(wire.generate_call(content, wishes, model=model or self._model), timeout)
 
     def stream(self, content: Conversation, **wishes: Unpack[Wishes]) -> ReplyStream:
         """The same, while it is being made: `with client.stream("draw a fox") as stream:`. Leaving the block stops it."""
+        model, timeout = wishes.pop("model", None), wishes.pop("timeout", None)
+        call = wire.stream_call(content, wishes, model=model or self._model)
 
         def open() -> tuple[httpx.Response, str]:
-            call = wire.stream_call(content, wishes, model=self._named(model))
             request_id = new_request_id()
             return self._send(call, request_id, timeout, streamed=True), request_id
 
-        model, timeout = wishes.pop("model", None), wishes.pop("timeout", None)
         return ReplyStream(open, self._connection)
 
     def speak(
@@ -94,7 +95,7 @@ class OmniClient:
     ) -> Audio:
         """Reads `text` aloud, up to 4096 characters. What the model really said is in `transcript`, where it is not too
         long."""
-        return self._call(wire.speak_call(text, model=self._named(model), voice=voice, format=format), timeout)
+        return self._call(wire.speak_call(text, model=model or self._model, voice=voice, format=format), timeout)
 
     def transcribe(
         self,
@@ -107,7 +108,7 @@ class OmniClient:
     ) -> Transcript:
         """Writes down what is said in a recording: a path, bytes, an open file, an Audio or a tuple (waveform, sample_rate).
         `language` is a short name such as `en` and chooses how the model is asked."""
-        call = wire.transcribe_call(recording, model=self._named(model), language=language, temperature=temperature)
+        call = wire.transcribe_call(recording, model=model or self._model, language=language, temperature=temperature)
         return self._call(call, timeout)
 
     def draw(
@@ -135,7 +136,7 @@ class OmniClient:
         timeout: float | None = None,
     ) -> tuple[Picture, ...]:
         """`count` pictures, 1 to 4, of one prompt; picture k has the seed `seed` + k."""
-        call = wire.draw_call(prompt, model=self._named(model), n=count, seed=seed, size=size, format=format)
+        call = wire.draw_call(prompt, model=model or self._model, n=count, seed=seed, size=size, format=format)
         return self._call(call, timeout)
 
     def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
@@ -146,20 +147,15 @@ class OmniClient:
         """The voices of a model."""
         return wire.voices_of(self.models(timeout=timeout), model or self._model)
 
-    def _named(self, model: str | None) -> str:
-        """The model to ask; looked up once where nobody names one."""
-        if model is None and self._model is None:
-            self._model = wire.first_of(self.models())
-        name = model or self._model
-        assert name is not None
-        return name
-
     def _call(self, call: Call[Answered], timeout: float | None) -> Answered:
         request_id = new_request_id()
         return call.read(read_answer(self._send(call, request_id, timeout, streamed=False), request_id))
 
     def _send(self, call: Call[Answered], request_id: str, timeout: float | None, *, streamed: bool) -> httpx.Response:
         """A good response; of a streamed one the body is still to be read. Repeats what may be repeated."""
+        if call.model is None:
+            self._model = self._model or wire.first_of(self.models())
+            call = replace(call, model=self._model)
         attempt = 0
         while True:
             try:

@@ -51,10 +51,11 @@ class Connection:
             "headers": headers,
             "timeout": httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT)),
         }
+        named = {"model": call.model} if call.model else {}
         if call.body is not None:
-            request["json"] = call.body
+            request["json"] = named | call.body
         if call.file is not None:
-            request |= {"data": call.form, "files": {"file": (f"recording.{call.file.format}", call.file.data)}}
+            request |= {"data": named | call.form, "files": {"file": (f"recording.{call.file.format}", call.file.data)}}
         return request
 
     def pause(self, attempt: int, problem: APIError) -> float | None:

@@ -78,11 +78,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Answered]):
-    """One request: a JSON body, or a form with a file; and `read`, which turns the answer into what the user gets."""
+    """One request: a JSON body, or a form with a file; and `read`, which turns the answer into what the user gets. `model`
+    goes into the body or the form; `None` is still to be looked up, empty where no model is asked."""
 
     method: str
     path: str
     read: Callable[[Answer], Answered]
+    model: str | None = ""
     body: dict[str, Any] | None = None
     form: dict[str, str] = field(default_factory=dict)
     file: Audio | None = None
@@ -118,7 +120,7 @@ class Transcript:
         return path
 
 
-def chat_body(conversation: Conversation, wishes: Wishes, *, model: str, streamed: bool) -> dict[str, Any]:
+def chat_body(conversation: Conversation, wishes: Wishes, *, streamed: bool) -> dict[str, Any]:
     """The body of `POST /v1/chat/completions`. TypeError for a wish that there is not."""
     known = (Wishes if streamed else Generation).__optional_keys__
     unknown = sorted(set(wishes) - known)
@@ -126,7 +128,7 @@ def chat_body(conversation: Conversation, wishes: Wishes, *, model: str, streame
         raise TypeError(
             f"`{unknown[0]}` is not known here; expected some of {', '.join(f'`{name}`' for name in sorted(known))}"
         )
-    body: dict[str, Any] = {"model": model, "messages": wire_messages(conversation, wishes.get("system"))}
+    body: dict[str, Any] = {"messages": wire_messages(conversation, wishes.get("system"))}
     modalities = [*wishes.get("modalities", ("text",))]
     voice = wishes.get("voice")
     if voice is not None and "audio" not in modalities:
@@ -145,20 +147,20 @@ def chat_body(conversation: Conversation, wishes: Wishes, *, model: str, streame
     return body
 
 
-def generate_call(conversation: Conversation, wishes: Generation, *, model: str) -> Call[Reply]:
-    body = chat_body(conversation, wishes, model=model, streamed=False)
-    return Call("POST", "/v1/chat/completions", lambda answer: read_reply(_json(answer), answer.request_id), body)
+def generate_call(conversation: Conversation, wishes: Generation, *, model: str | None) -> Call[Reply]:
+    body = chat_body(conversation, wishes, streamed=False)
+    return Call("POST", "/v1/chat/completions", lambda answer: read_reply(_json(answer), answer.request_id), model, body)
 
 
-def stream_call(conversation: Conversation, wishes: Wishes, *, model: str) -> Call[None]:
+def stream_call(conversation: Conversation, wishes: Wishes, *, model: str | None) -> Call[None]:
     """Its answer is read by `stream.py`, piece by piece."""
-    body = chat_body(conversation, wishes, model=model, streamed=True)
-    return Call("POST", "/v1/chat/completions", lambda answer: None, body)
+    body = chat_body(conversation, wishes, streamed=True)
+    return Call("POST", "/v1/chat/completions", lambda answer: None, model, body)
 
 
-def speak_call(text: str, *, model: str, voice: str | None, format: AudioFormat) -> Call[Audio]:
+def speak_call(text: str, *, model: str | None, voice: str | None, format: AudioFormat) -> Call[Audio]:
     # A WAV is asked for as samples: one that streams cannot have its length in its header, and here it is known.
-    body = {"model": model, "input": text, "response_format": "pcm" if format == "wav" else format}
+    body = {"input": text, "response_format": "pcm" if format == "wav" else format}
     if voice is not None:
         body["voice"] = voice
 
@@ -169,11 +171,13 @@ def speak_call(text: str, *, model: str, voice: str | None, format: AudioFormat)
             return Audio.from_pcm(answer.content, SPEECH_SAMPLE_RATE, transcript)
         return Audio(answer.content, FILE_FORMATS.get(format, format), transcript)
 
-    return Call("POST", "/v1/audio/speech", read, body)
+    return Call("POST", "/v1/audio/speech", read, model, body)
 
 
-def transcribe_call(given: Recording, *, model: str, language: str | None, temperature: float | None) -> Call[Transcript]:
-    form = {"model": model, "response_format": "verbose_json"}
+def transcribe_call(
+    given: Recording, *, model: str | None, language: str | None, temperature: float | None
+) -> Call[Transcript]:
+    form = {"response_format": "verbose_json"}
     if language is not None:
         form["language"] = language
     if temperature is not None:
@@ -185,13 +189,13 @@ def transcribe_call(given: Recording, *, model: str, language: str | None, tempe
             raise ResponseFormatError("the answer holds no `text`", request_id=answer.request_id, body=body)
         return Transcript(body["text"], body.get("language"), body.get("duration"), answer.request_id)
 
-    return Call("POST", "/v1/audio/transcriptions", read, form=form, file=recording(given))
+    return Call("POST", "/v1/audio/transcriptions", read, model, form=form, file=recording(given))
 
 
 def draw_call(
-    prompt: str, *, model: str, n: int, seed: int | None, size: str | None, format: PictureFormat
+    prompt: str, *, model: str | None, n: int, seed: int | None, size: str | None, format: PictureFormat
 ) -> Call[tuple[Picture, ...]]:
-    body: dict[str, Any] = {"model": model, "prompt": prompt, "n": n, "output_format": format}
+    body: dict[str, Any] = {"prompt": prompt, "n": n, "output_format": format}
     body |= {name: value for name, value in (("seed", seed), ("size", size)) if value is not None}
 
     def read(answer: Answer) -> tuple[Picture, ...]:
@@ -204,7 +208,7 @@ def draw_call(
             message = f"the answer holds no pictures: {problem!r}"
             raise ResponseFormatError(message, request_id=answer.request_id, body=told) from None
 
-    return Call("POST", "/v1/images/generations", read, body)
+    return Call("POST", "/v1/images/generations", read, model, body)
 
 
 def models_call() -> Call[tuple[Model, ...]]:

@@ -1,0 +1,154 @@
+"""The command line of the SDK: chat, draw, say and transcribe. Asks a running server; needs no model of its own."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omni_client.chat import Chat, hold
+from omni_client.client import OmniClient
+from omni_client.errors import APIConnectionError, APITimeoutError, MediaError, OmniError, StreamBrokenError
+from omni_client.media import OTHER_NAMES
+from omni_client.progress import progress
+from omni_client.wire import AudioFormat, PictureFormat
+
+COMMANDS = ("chat", "draw", "say", "transcribe")
+NO_SERVER = "Start one with `omni-server serve`, or name another with --url or OMNI_BASE_URL."
+PICTURE_FORMATS: dict[str, PictureFormat] = {"png": "png", "jpeg": "jpeg", "webp": "webp"}
+AUDIO_FORMATS: dict[str, AudioFormat] = {"wav": "wav", "mp3": "mp3", "flac": "flac", "ogg": "opus", "aac": "aac"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m omni_client`, for an installation without the server."""
+    parser = argparse.ArgumentParser(prog="omni-client", description="Ask a running omni-server.")
+    add_commands(parser.add_subparsers(dest="command", required=True, metavar="COMMAND"))
+    return run(parser.parse_args(arguments), parser.prog)
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds chat, draw, say and transcribe to a parser's commands."""
+    chat = _command(commands, "chat", "talk with the model in writing; pictures and voices of a reply are saved and named")
+    chat.add_argument(
+        "--voice", nargs="?", const="", metavar="NAME", help="speak the replies too, with this voice or the first"
+    )
+    chat.add_argument("--system", metavar="WORDS", help="what the model is told before the conversation")
+    chat.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where pictures and voices go; here by default")
+
+    draw = _command(commands, "draw", "draw a picture of what the words say")
+    draw.add_argument("words", nargs="*", help="what to draw; read from standard input if left out")
+    draw.add_argument("-o", "--out", metavar="FILE", help="png, jpeg or webp, by its suffix; named by the words by default")
+    draw.add_argument("--count", type=int, default=1, metavar="N", help="how many pictures, 1 to 4")
+    draw.add_argument("--seed", type=int, metavar="N", help="draws the same picture again")
+
+    say = _command(commands, "say", "read the words aloud into a file")
+    say.add_argument("words", nargs="*", help="what to say; read from standard input if left out")
+    say.add_argument(
+        "-o", "--out", metavar="FILE", help="wav, mp3, flac, ogg or aac, by its suffix; named by the words by default"
+    )
+    say.add_argument("--voice", metavar="NAME", help="who speaks; `omni-server say --voice ?` names the voices")
+
+    transcribe = _command(commands, "transcribe", "write down what is said in a recording")
+    transcribe.add_argument("file", help="a recording: wav, mp3, flac, ogg, aac, webm or m4a")
+    transcribe.add_argument("-o", "--out", metavar="FILE", help="write the words there too")
+    transcribe.add_argument("--language", metavar="NAME", help="how the model is asked, such as `en` or `ko`")
+
+
+def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, does: str) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", allow_abbrev=False)
+    command.add_argument("--url", help="where the server is (OMNI_BASE_URL; default http://127.0.0.1:8000)")
+    command.add_argument("--model", metavar="NAME", help="which model; the server's first by default")
+    return command
+
+
+def run(given: argparse.Namespace, program: str) -> int:
+    """The exit code: 0 done, 1 not done, 130 interrupted. What went wrong is one sentence on standard error."""
+    try:
+        with OmniClient(given.url, model=given.model) as client:
+            match given.command:
+                case "chat":
+                    return _chat(client, given)
+                case "draw":
+                    return _draw(client, given)
+                case "say":
+                    return _say(client, given)
+                case _:
+                    return _transcribe(client, given)
+    except OmniError as problem:
+        unreachable = isinstance(problem, APIConnectionError) and not isinstance(problem, APITimeoutError | StreamBrokenError)
+        print(f"{program}: {str(problem).rstrip('.')}." + (f"\n{NO_SERVER}" if unreachable else ""), file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 1  # whoever read our output has left
+    except OSError as problem:
+        print(f"{program}: `{problem.filename}` cannot be written: {problem.strerror}.", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _chat(client: OmniClient, given: argparse.Namespace) -> int:
+    model = next((model for model in client.models() if given.model in (None, model.id)), None)
+    wishes: list[str] = [wish for wish in ("image",) if model is None or wish in model.output_modalities]
+    if given.voice is not None:
+        wishes.append("audio")
+    given.out.mkdir(parents=True, exist_ok=True)
+    chat = Chat(client, ["text", *wishes], given.voice or None, given.system, given.out)
+    return hold(chat, sys.stdin, sys.stdout)
+
+
+def _draw(client: OmniClient, given: argparse.Namespace) -> int:
+    words = _words(given.words)
+    path, suffix = _target(given.out, words, PICTURE_FORMATS, "png")
+    with progress("drawing"):
+        pictures = client.draw_many(words, given.count, seed=given.seed, format=PICTURE_FORMATS[suffix])
+    for number, picture in enumerate(pictures, start=1):
+        name = path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+        print(picture.save(name))
+    return 0
+
+
+def _say(client: OmniClient, given: argparse.Namespace) -> int:
+    if given.voice == "?":
+        print("\n".join(client.voices()))
+        return 0
+    words = _words(given.words)
+    path, suffix = _target(given.out, words, AUDIO_FORMATS, "wav")
+    with progress("speaking"):
+        audio = client.speak(words, voice=given.voice, format=AUDIO_FORMATS[suffix])
+    print(audio.save(path))
+    return 0
+
+
+def _transcribe(client: OmniClient, given: argparse.Namespace) -> int:
+    with progress("listening"):
+        heard = client.transcribe(given.file, language=given.language)
+    if given.out is not None:
+        heard.save(given.out)
+    print(heard)
+    return 0
+
+
+def _words(given: list[str]) -> str:
+    words = " ".join(given) if given else "" if sys.stdin.isatty() else sys.stdin.read()
+    if not words.strip():
+        raise MediaError('no words were given; expected some, such as "a fox"')
+    return words.strip()
+
+
+def _target(
+    given: str | None, words: str, formats: dict[str, PictureFormat] | dict[str, AudioFormat], first: str
+) -> tuple[Path, str]:
+    """The file to write, and its format. Known before anything is asked, so that no work is lost for a misspelt suffix."""
+    if given is None:
+        return Path("-".join(re.findall(r"\w+", words))[:40] or "omni").with_suffix(f".{first}"), first
+    path = Path(given)
+    suffix = path.suffix[1:].lower() if path.suffix else first
+    suffix = OTHER_NAMES.get(suffix, suffix)
+    if suffix not in formats:
+        raise MediaError(f"`{path}` ends in `{path.suffix}`; expected one of {', '.join(f'`.{name}`' for name in formats)}")
+    if not path.absolute().parent.is_dir():
+        raise MediaError(f"the folder of `{path}` is not there")
+    return path if path.suffix else path.with_suffix(f".{first}"), suffix
