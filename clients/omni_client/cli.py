@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import sys
 from collections.abc import Sequence
@@ -143,7 +144,9 @@ def _target(
 ) -> tuple[Path, str]:
     """The file to write, and its format. Known before anything is asked, so that no work is lost for a misspelt suffix."""
     if given is None:
-        return Path("-".join(re.findall(r"\w+", words))[:40] or "omni").with_suffix(f".{first}"), first
+        stem = "-".join(re.findall(r"\w+", words))[:40] or "omni"
+        names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        return next(path for name in names if not (path := Path(f"{name}.{first}")).exists()), first
     path = Path(given)
     suffix = path.suffix[1:].lower() if path.suffix else first
     suffix = OTHER_NAMES.get(suffix, suffix)

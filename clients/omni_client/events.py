@@ -29,6 +29,7 @@ class Usage:
 
     @property
     def total_tokens(self) -> int:
+        """Both sides together."""
         return self.prompt_tokens + self.completion_tokens
 
 
