@@ -1,6 +1,24 @@
 """The SDK of omni-server: one model that reads, sees, hears, writes, draws and speaks. Needs httpx; knows no model."""
 
+from omni_client.async_call import AsyncCall
 from omni_client.async_client import AsyncOmniClient
+from omni_client.call import Call
+from omni_client.call_events import (
+    CallEvent,
+    Caption,
+    GoAway,
+    Interrupted,
+    Ready,
+    Refused,
+    ResponseDone,
+    ResponseStarted,
+    SpeechStarted,
+    SpeechStopped,
+    Truncated,
+    TurnCommitted,
+    TurnComplete,
+)
+from omni_client.call_setup import CallWishes
 from omni_client.client import OmniClient
 from omni_client.content import Message
 from omni_client.errors import (
@@ -38,6 +56,7 @@ from omni_client.events import (
 )
 from omni_client.media import Audio, Picture
 from omni_client.reply import Reply, Segment
+from omni_client.sound import Microphone, Paced, Speaker
 from omni_client.stream import AsyncReplyStream, ReplyStream
 from omni_client.wire import Generation, Model, Transcript, Wishes
 
@@ -46,41 +65,60 @@ __all__ = [
     "APIError",
     "APIStatusError",
     "APITimeoutError",
+    "AsyncCall",
     "AsyncOmniClient",
     "AsyncReplyStream",
     "Audio",
     "AudioDelta",
     "AuthenticationError",
     "BadRequestError",
+    "Call",
+    "CallEvent",
+    "CallWishes",
+    "Caption",
     "ConflictError",
     "Done",
     "Event",
     "Generation",
+    "GoAway",
     "ImagePreview",
     "ImageReady",
     "InternalServerError",
+    "Interrupted",
     "MediaError",
     "MediaTooLargeError",
     "Message",
+    "Microphone",
     "MissingDependency",
     "Model",
     "NotFoundError",
     "OmniClient",
     "OmniError",
+    "Paced",
     "PermissionDeniedError",
     "Picture",
     "RateLimitError",
+    "Ready",
+    "Refused",
     "Reply",
     "ReplyFailedError",
     "ReplyStream",
+    "ResponseDone",
     "ResponseFormatError",
+    "ResponseStarted",
     "Segment",
     "SpanClosed",
     "SpanError",
     "SpanOpened",
+    "Speaker",
+    "SpeechStarted",
+    "SpeechStopped",
     "StreamBrokenError",
     "TextDelta",
     "Transcript",
+    "Truncated",
+    "TurnCommitted",
+    "TurnComplete",
     "UnprocessableEntityError",
     "Usage",
     "Wishes",

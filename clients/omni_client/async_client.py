@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar, Unpack
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING, TypeVar, Unpack
 import httpx
 
 from omni_client import wire
+from omni_client.async_call import AsyncCall
+from omni_client.call_setup import CallWishes, Source, call_setup
 from omni_client.connection import (
     DEFAULT_TIMEOUT,
     connection_from,
@@ -21,7 +24,7 @@ from omni_client.errors import APIError
 from omni_client.media import Audio, Picture
 from omni_client.reply import Reply
 from omni_client.stream import AsyncReplyStream
-from omni_client.wire import AudioFormat, Call, Generation, Model, PictureFormat, Transcript, Wishes
+from omni_client.wire import AudioFormat, Exchange, Generation, Model, PictureFormat, Transcript, Wishes
 
 if TYPE_CHECKING:
     from omni_client.content import Conversation, Recording
@@ -43,10 +46,12 @@ class AsyncOmniClient:
         model: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         max_retries: int = 2,
+        grpc_target: str | None = None,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
         self._connection = connection_from(base_url, api_key, timeout, max_retries)
         self._model = model
+        self._grpc_target = grpc_target or os.environ.get("OMNI_GRPC_TARGET")
         self._http = http_client or httpx.AsyncClient()
         self._owned = http_client is None
 
@@ -67,16 +72,16 @@ class AsyncOmniClient:
         """Answers `content`: words, a Path, bytes, a Picture, an Audio, a PIL image, a tuple (waveform, sample_rate); a list
         of these; or a list of turns, each a Message, an earlier Reply or a dict. See `Generation` for the wishes."""
         model, timeout = wishes.pop("model", None), wishes.pop("timeout", None)
-        return await self._call(wire.generate_call(content, wishes, model=model or self._model), timeout)
+        return await self._exchange(wire.generate_exchange(content, wishes, model=model or self._model), timeout)
 
     def stream(self, content: Conversation, **wishes: Unpack[Wishes]) -> AsyncReplyStream:
         """The same, while it is being made: `async with client.stream("draw a fox") as stream:`. Leaving the block stops it."""
         model, timeout = wishes.pop("model", None), wishes.pop("timeout", None)
-        call = wire.stream_call(content, wishes, model=model or self._model)
+        exchange = wire.stream_exchange(content, wishes, model=model or self._model)
 
         async def open() -> tuple[httpx.Response, str]:
             request_id = new_request_id()
-            return await self._send(call, request_id, timeout, streamed=True), request_id
+            return await self._send(exchange, request_id, timeout, streamed=True), request_id
 
         return AsyncReplyStream(open, self._connection)
 
@@ -91,7 +96,7 @@ class AsyncOmniClient:
     ) -> Audio:
         """Reads `text` aloud, up to 4096 characters. What the model really said is in `transcript`, where it is not too
         long."""
-        return await self._call(wire.speak_call(text, model=model or self._model, voice=voice, format=format), timeout)
+        return await self._exchange(wire.speak_exchange(text, model=model or self._model, voice=voice, format=format), timeout)
 
     async def transcribe(
         self,
@@ -104,8 +109,8 @@ class AsyncOmniClient:
     ) -> Transcript:
         """Writes down what is said in a recording: a path, bytes, an open file, an Audio or a tuple (waveform, sample_rate).
         `language` is a short name such as `en` and chooses how the model is asked."""
-        call = wire.transcribe_call(recording, model=model or self._model, language=language, temperature=temperature)
-        return await self._call(call, timeout)
+        exchange = wire.transcribe_exchange(recording, model=model or self._model, language=language, temperature=temperature)
+        return await self._exchange(exchange, timeout)
 
     async def draw(
         self,
@@ -132,30 +137,39 @@ class AsyncOmniClient:
         timeout: float | None = None,
     ) -> tuple[Picture, ...]:
         """`count` pictures, 1 to 4, of one prompt; picture k has the seed `seed` + k."""
-        call = wire.draw_call(prompt, model=model or self._model, n=count, seed=seed, size=size, format=format)
-        return await self._call(call, timeout)
+        exchange = wire.draw_exchange(prompt, model=model or self._model, n=count, seed=seed, size=size, format=format)
+        return await self._exchange(exchange, timeout)
+
+    def converse(self, source: Source | None = None, **wishes: Unpack[CallWishes]) -> AsyncCall:
+        """A live conversation: `async with client.converse(source) as call:`. The source is an iterable of 16-bit mono
+        samples in bytes, such as Microphone(), or an Audio, which is sent as fast as it would be spoken; without one, use
+        `call.send`. Needs `pip install 'omni-server[client]'`."""
+        setup = call_setup(self._connection, self._grpc_target, new_request_id(), source, wishes, self._model)
+        return AsyncCall(setup, source)
 
     async def models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
         """The models of the server and what each can do."""
-        return await self._call(wire.models_call(), timeout)
+        return await self._exchange(wire.models_exchange(), timeout)
 
     async def voices(self, *, model: str | None = None, timeout: float | None = None) -> tuple[str, ...]:
         """The voices of a model."""
         return wire.voices_of(await self.models(timeout=timeout), model or self._model)
 
-    async def _call(self, call: Call[Answered], timeout: float | None) -> Answered:
+    async def _exchange(self, exchange: Exchange[Answered], timeout: float | None) -> Answered:
         request_id = new_request_id()
-        return call.read(read_answer(await self._send(call, request_id, timeout, streamed=False), request_id))
+        return exchange.read(read_answer(await self._send(exchange, request_id, timeout, streamed=False), request_id))
 
-    async def _send(self, call: Call[Answered], request_id: str, timeout: float | None, *, streamed: bool) -> httpx.Response:
+    async def _send(
+        self, exchange: Exchange[Answered], request_id: str, timeout: float | None, *, streamed: bool
+    ) -> httpx.Response:
         """A good response; of a streamed one the body is still to be read. Repeats what may be repeated."""
-        if call.model is None:
+        if exchange.model is None:
             self._model = self._model or wire.first_of(await self.models())
-            call = replace(call, model=self._model)
+            exchange = replace(exchange, model=self._model)
         attempt = 0
         while True:
             try:
-                request = self._http.build_request(**self._connection.request(call, request_id, timeout))
+                request = self._http.build_request(**self._connection.request(exchange, request_id, timeout))
                 response = await self._http.send(request, stream=streamed)
                 if response.is_success:
                     return response

@@ -22,7 +22,7 @@ from omni_client.errors import (
     status_error,
 )
 from omni_client.retries import pause_before_retry
-from omni_client.wire import Answer, Call
+from omni_client.wire import Answer, Exchange
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 DEFAULT_TIMEOUT = 600.0
@@ -39,23 +39,26 @@ class Connection:
     timeout: float
     max_retries: int
 
-    def request(self, call: Call[Any], request_id: str, timeout: float | None) -> dict[str, Any]:
+    def request(self, exchange: Exchange[Any], request_id: str, timeout: float | None) -> dict[str, Any]:
         """The arguments of `httpx.Client.build_request`."""
         headers = {"x-request-id": request_id, "user-agent": "omni-client"}
         if self.api_key is not None:
             headers["authorization"] = f"Bearer {self.api_key}"
         seconds = self.timeout if timeout is None else timeout
         request: dict[str, Any] = {
-            "method": call.method,
-            "url": self.url + call.path,
+            "method": exchange.method,
+            "url": self.url + exchange.path,
             "headers": headers,
             "timeout": httpx.Timeout(seconds, connect=min(seconds, CONNECT_TIMEOUT)),
         }
-        named = {"model": call.model} if call.model else {}
-        if call.body is not None:
-            request["json"] = named | call.body
-        if call.file is not None:
-            request |= {"data": named | call.form, "files": {"file": (f"recording.{call.file.format}", call.file.data)}}
+        named = {"model": exchange.model} if exchange.model else {}
+        if exchange.body is not None:
+            request["json"] = named | exchange.body
+        if exchange.file is not None:
+            request |= {
+                "data": named | exchange.form,
+                "files": {"file": (f"recording.{exchange.file.format}", exchange.file.data)},
+            }
         return request
 
     def pause(self, attempt: int, problem: APIError) -> float | None:

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     import numpy
     import PIL.Image
 
-    Waveform = tuple[numpy.typing.ArrayLike, int]
-    Part = str | Path | os.PathLike[str] | bytes | Picture | Audio | PIL.Image.Image | Waveform | Mapping[str, Any]
+    Waveform = tuple[numpy.ndarray[Any, Any], int]
+    Drawn = str | os.PathLike[str] | bytes | Picture | PIL.Image.Image
+    Recording = str | os.PathLike[str] | bytes | Audio | Waveform | BinaryIO
+    Part = str | os.PathLike[str] | bytes | Picture | Audio | PIL.Image.Image | Waveform | Mapping[str, Any]
     Content = Part | Sequence[Part]
-    Recording = str | Path | os.PathLike[str] | bytes | Audio | Waveform | BinaryIO
-    Conversation = Content | Sequence["Message | Reply | Mapping[str, Any]"]
+    Conversation = Part | Sequence[Part | "Message" | Reply]
 
 Wire = dict[str, Any]
 
@@ -118,6 +119,21 @@ def recording(given: Recording) -> Audio:
                 f"the recording is a `{type(given).__name__}`; expected a path, bytes, an open file, an Audio "
                 "or a tuple (waveform, sample_rate)"
             )
+
+
+def picture(given: Drawn) -> Picture:
+    """What a live conversation takes. Here a string is the path of a file."""
+    match given:
+        case Picture():
+            return given
+        case bytes() | bytearray() | memoryview():
+            return Picture.from_bytes(bytes(given))
+        case str() | os.PathLike():
+            return Picture.open(given)
+        case _ if _is_image(given):
+            return Picture.from_image(given)
+        case _:
+            raise MediaError(f"the picture is a `{type(given).__name__}`; expected a Picture, a path, bytes or a PIL image")
 
 
 def _is_waveform(content: object) -> bool:

@@ -77,7 +77,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[Answered]):
+class Exchange(Generic[Answered]):
     """One request: a JSON body, or a form with a file; and `read`, which turns the answer into what the user gets. `model`
     goes into the body or the form; `None` is still to be looked up, empty where no model is asked."""
 
@@ -147,18 +147,18 @@ def chat_body(conversation: Conversation, wishes: Wishes, *, streamed: bool) -> 
     return body
 
 
-def generate_call(conversation: Conversation, wishes: Generation, *, model: str | None) -> Call[Reply]:
+def generate_exchange(conversation: Conversation, wishes: Generation, *, model: str | None) -> Exchange[Reply]:
     body = chat_body(conversation, wishes, streamed=False)
-    return Call("POST", "/v1/chat/completions", lambda answer: read_reply(_json(answer), answer.request_id), model, body)
+    return Exchange("POST", "/v1/chat/completions", lambda answer: read_reply(_json(answer), answer.request_id), model, body)
 
 
-def stream_call(conversation: Conversation, wishes: Wishes, *, model: str | None) -> Call[None]:
+def stream_exchange(conversation: Conversation, wishes: Wishes, *, model: str | None) -> Exchange[None]:
     """Its answer is read by `stream.py`, piece by piece."""
     body = chat_body(conversation, wishes, streamed=True)
-    return Call("POST", "/v1/chat/completions", lambda answer: None, model, body)
+    return Exchange("POST", "/v1/chat/completions", lambda answer: None, model, body)
 
 
-def speak_call(text: str, *, model: str | None, voice: str | None, format: AudioFormat) -> Call[Audio]:
+def speak_exchange(text: str, *, model: str | None, voice: str | None, format: AudioFormat) -> Exchange[Audio]:
     # A WAV is asked for as samples: one that streams cannot have its length in its header, and here it is known.
     body = {"input": text, "response_format": "pcm" if format == "wav" else format}
     if voice is not None:
@@ -171,12 +171,12 @@ def speak_call(text: str, *, model: str | None, voice: str | None, format: Audio
             return Audio.from_pcm(answer.content, SPEECH_SAMPLE_RATE, transcript)
         return Audio(answer.content, FILE_FORMATS.get(format, format), transcript)
 
-    return Call("POST", "/v1/audio/speech", read, model, body)
+    return Exchange("POST", "/v1/audio/speech", read, model, body)
 
 
-def transcribe_call(
+def transcribe_exchange(
     given: Recording, *, model: str | None, language: str | None, temperature: float | None
-) -> Call[Transcript]:
+) -> Exchange[Transcript]:
     form = {"response_format": "verbose_json"}
     if language is not None:
         form["language"] = language
@@ -189,12 +189,12 @@ def transcribe_call(
             raise ResponseFormatError("the answer holds no `text`", request_id=answer.request_id, body=body)
         return Transcript(body["text"], body.get("language"), body.get("duration"), answer.request_id)
 
-    return Call("POST", "/v1/audio/transcriptions", read, model, form=form, file=recording(given))
+    return Exchange("POST", "/v1/audio/transcriptions", read, model, form=form, file=recording(given))
 
 
-def draw_call(
+def draw_exchange(
     prompt: str, *, model: str | None, n: int, seed: int | None, size: str | None, format: PictureFormat
-) -> Call[tuple[Picture, ...]]:
+) -> Exchange[tuple[Picture, ...]]:
     body: dict[str, Any] = {"prompt": prompt, "n": n, "output_format": format}
     body |= {name: value for name, value in (("seed", seed), ("size", size)) if value is not None}
 
@@ -208,10 +208,10 @@ def draw_call(
             message = f"the answer holds no pictures: {problem!r}"
             raise ResponseFormatError(message, request_id=answer.request_id, body=told) from None
 
-    return Call("POST", "/v1/images/generations", read, model, body)
+    return Exchange("POST", "/v1/images/generations", read, model, body)
 
 
-def models_call() -> Call[tuple[Model, ...]]:
+def models_exchange() -> Exchange[tuple[Model, ...]]:
     def read(answer: Answer) -> tuple[Model, ...]:
         told = _json(answer)
         try:
@@ -220,7 +220,7 @@ def models_call() -> Call[tuple[Model, ...]]:
             message = f"the answer is no list of models: {problem!r}"
             raise ResponseFormatError(message, request_id=answer.request_id, body=told) from None
 
-    return Call("GET", "/v1/models", read)
+    return Exchange("GET", "/v1/models", read)
 
 
 def first_of(models: tuple[Model, ...]) -> str:

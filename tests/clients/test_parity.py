@@ -8,7 +8,19 @@ from typing import Any
 
 import omni_client
 import pytest
-from omni_client import AsyncOmniClient, AsyncReplyStream, Event, Generation, OmniClient, ReplyStream, Wishes, errors
+from omni_client import (
+    AsyncCall,
+    AsyncOmniClient,
+    AsyncReplyStream,
+    Call,
+    CallWishes,
+    Event,
+    Generation,
+    OmniClient,
+    ReplyStream,
+    Wishes,
+    errors,
+)
 
 from omni_server import types
 
@@ -19,7 +31,7 @@ def public(kind: type) -> dict[str, Any]:
     return {name: value for name, value in vars(kind).items() if not name.startswith("_") or name in DUNDERS}
 
 
-@pytest.mark.parametrize(("sync", "other"), [(OmniClient, AsyncOmniClient), (ReplyStream, AsyncReplyStream)])
+@pytest.mark.parametrize(("sync", "other"), [(OmniClient, AsyncOmniClient), (ReplyStream, AsyncReplyStream), (Call, AsyncCall)])
 def test_sync_and_async_have_the_same_face(sync: type, other: type) -> None:
     """Catches a method, an argument, a default or a promise that one of the two lacks."""
     assert {name for name in vars(other) if not name.startswith("_")} == {
@@ -74,4 +86,5 @@ def test_events_are_those_of_the_server() -> None:
 def test_wishes() -> None:
     """Catches a wish that `generate` has and `stream` lacks, or one that its docstring does not explain."""
     assert Generation.__optional_keys__ - Wishes.__optional_keys__ == {"audio_format"}
-    assert all(name in (Wishes.__doc__ or "") for name in Wishes.__optional_keys__)
+    for wishes in (Wishes, CallWishes):
+        assert all(name in (wishes.__doc__ or "") for name in wishes.__optional_keys__)
