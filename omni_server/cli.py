@@ -46,7 +46,7 @@ async def serve(settings: Settings) -> None:
     try:
         import uvicorn
 
-        from omni_server.app import open_pipeline
+        from omni_server.app import open_pipeline, open_rpc
         from omni_server.rest import create_app
     except ImportError as missing:
         raise OmniError(f"this installation cannot serve: {missing}; `omni-server doctor` tells what is missing") from missing
@@ -56,16 +56,24 @@ async def serve(settings: Settings) -> None:
             await super().startup(sockets)
             if self.started:
                 host, port = self.servers[0].sockets[0].getsockname()[:2]
-                print(f"omni-server is ready on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+                host = f"[{host}]" if ":" in host else host
+                grpc = f", gRPC on {host}:{rpc.port}" if rpc.port is not None else ""
+                scheme = "https" if self.config.is_ssl else "http"
+                print(f"omni-server is ready on {scheme}://{host}:{port}{grpc}", flush=True)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await asyncio.gather(super().shutdown(sockets), rpc.drain())
 
     print(f"omni-server is loading {settings.checkpoint} ...", flush=True)
-    async with open_pipeline(settings) as pipeline:
+    async with open_pipeline(settings) as pipeline, open_rpc(pipeline, settings) as rpc:
         config = uvicorn.Config(
             create_app(pipeline, settings),
             host=settings.host,
             port=settings.port,
             log_level="warning",
             timeout_graceful_shutdown=settings.shutdown_seconds,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
         )
         try:
             await Server(config).serve()

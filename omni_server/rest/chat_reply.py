@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from omni_server.audio_format import AudioWriter, encode, open_writer
 from omni_server.errors import OmniError
-from omni_server.rest.audio_format import AudioWriter, encode, open_writer
-from omni_server.rest.segments import Body, Segments, VoiceLine
+from omni_server.segments import Body, Segments, VoiceLine
 from omni_server.types import (
     AudioDelta,
     Done,

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from omni_server.audio_format import to_pcm16
 from omni_server.errors import DecodeFailed, EngineUnavailable
-from omni_server.rest.audio_format import to_pcm16
 from omni_server.rest.chat_reply import Base64Slices, ChatChunks, ChatMessageReply, Envelope
 from omni_server.types import AudioDelta, Event, Failed, Modality, SpanClosed, SpanOpened
 from tests.rest.scripts import SAMPLE_RATE, done, picture, tone, voice, words

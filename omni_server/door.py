@@ -1,4 +1,4 @@
-"""Steps 1 and 8. What every REST resource stands on: the pipeline, the settings, and what was said aloud before."""
+"""Steps 1 and 8. What every door stands on: the pipeline, the settings, and what was said aloud before."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ class Offer(Protocol):
     def modalities_out(self) -> frozenset[Modality]: ...
     @property
     def voices(self) -> tuple[str, ...]: ...
+    @property
+    def sample_rate(self) -> int: ...
     @property
     def context_length(self) -> int: ...
     @property
