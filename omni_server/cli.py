@@ -13,7 +13,6 @@ from dataclasses import fields
 from types import FrameType
 
 import omni_client.cli
-
 from omni_server import __version__
 from omni_server.config import Settings, flag_of, read_settings, variable_of
 from omni_server.errors import OmniError

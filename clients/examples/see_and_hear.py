@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy
 import PIL.Image
+
 from omni_client import Audio, OmniClient
 
 MEDIA = Path(__file__).parent / "media"

@@ -1,4 +1,4 @@
-"""The command line of the SDK: chat, draw, say and transcribe. Asks a running server; needs no model of its own."""
+"""The command line of the SDK: chat, draw, say, transcribe and talk. Asks a running server; needs no model of its own."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from omni_client.call_setup import CallWishes
 from omni_client.chat import Chat, hold
 from omni_client.client import OmniClient
 from omni_client.errors import APIConnectionError, APITimeoutError, MediaError, OmniError, StreamBrokenError
-from omni_client.media import OTHER_NAMES
+from omni_client.media import OTHER_NAMES, Audio
 from omni_client.progress import progress
+from omni_client.sound import Microphone, Speaker
+from omni_client.talk import Talk
 from omni_client.wire import AudioFormat, PictureFormat
 
-COMMANDS = ("chat", "draw", "say", "transcribe")
+COMMANDS = ("chat", "draw", "say", "transcribe", "talk")
 NO_SERVER = "Start one with `omni-server serve`, or name another with --url or OMNI_BASE_URL."
 PICTURE_FORMATS: dict[str, PictureFormat] = {"png": "png", "jpeg": "jpeg", "webp": "webp"}
 AUDIO_FORMATS: dict[str, AudioFormat] = {"wav": "wav", "mp3": "mp3", "flac": "flac", "ogg": "opus", "aac": "aac"}
@@ -30,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds chat, draw, say and transcribe to a parser's commands."""
+    """Adds chat, draw, say, transcribe and talk to a parser's commands."""
     chat = _command(commands, "chat", "talk with the model in writing; pictures and voices of a reply are saved and named")
     chat.add_argument(
         "--voice", nargs="?", const="", metavar="NAME", help="speak the replies too, with this voice or the first"
@@ -56,6 +59,15 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     transcribe.add_argument("-o", "--out", metavar="FILE", help="write the words there too")
     transcribe.add_argument("--language", metavar="NAME", help="how the model is asked, such as `en` or `ko`")
 
+    talk = _command(commands, "talk", "hold a spoken conversation, with the microphone or with a recording")
+    talk.add_argument("file", nargs="?", help="a WAV, 16 bits mono, instead of the microphone; sent as fast as it is spoken")
+    talk.add_argument(
+        "-o", "--out", type=Path, metavar="FILE", help="write the answers into this WAV; answer.wav for a recording"
+    )
+    talk.add_argument("--voice", metavar="NAME", help="who answers")
+    talk.add_argument("--captions", action="store_true", help="write down what you say, too")
+    talk.add_argument("--grpc", metavar="HOST:PORT", help="where gRPC is (OMNI_GRPC_TARGET; default one port above --url)")
+
 
 def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, does: str) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=does, description=f"{does[0].upper()}{does[1:]}.", allow_abbrev=False)
@@ -67,7 +79,7 @@ def _command(commands: argparse._SubParsersAction[argparse.ArgumentParser], name
 def run(given: argparse.Namespace, program: str) -> int:
     """The exit code: 0 done, 1 not done, 130 interrupted. What went wrong is one sentence on standard error."""
     try:
-        with OmniClient(given.url, model=given.model) as client:
+        with OmniClient(given.url, model=given.model, grpc_target=getattr(given, "grpc", None)) as client:
             match given.command:
                 case "chat":
                     return _chat(client, given)
@@ -75,6 +87,8 @@ def run(given: argparse.Namespace, program: str) -> int:
                     return _draw(client, given)
                 case "say":
                     return _say(client, given)
+                case "talk":
+                    return _talk(client, given)
                 case _:
                     return _transcribe(client, given)
     except OmniError as problem:
@@ -130,6 +144,27 @@ def _transcribe(client: OmniClient, given: argparse.Namespace) -> int:
         heard.save(given.out)
     print(heard)
     return 0
+
+
+def _talk(client: OmniClient, given: argparse.Namespace) -> int:
+    source: Audio | Microphone = Microphone() if given.file is None else Audio.open(given.file)
+    file = given.out or (None if given.file is None else Path("answer.wav"))
+    if file is not None and file.suffix.lower() != ".wav":
+        raise MediaError(f"`{file}` ends in `{file.suffix}`; expected `.wav`")
+    wishes: CallWishes = {"captions": given.captions}
+    if given.voice is not None:
+        wishes["voice"] = given.voice
+    with client.converse(source, **wishes) as call:
+        assert call.ready is not None
+        speaker = None
+        if given.file is None:
+            print("[speak; Ctrl-C ends the conversation]", flush=True)
+            speaker = Speaker(call.ready.output_sample_rate)
+        try:
+            return Talk(call, sys.stdout, speaker, file, Path()).hold()
+        finally:
+            if speaker is not None:
+                speaker.close()
 
 
 def _words(given: list[str]) -> str:

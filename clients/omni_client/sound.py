@@ -78,9 +78,20 @@ class Speaker:
     """Plays 16-bit mono samples as they come, on the default device. Needs `sounddevice`."""
 
     def __init__(self, sample_rate: int) -> None:
+        self._sample_rate = sample_rate
         self._waiting = bytearray()
+        self._given = 0  # bytes, since `begin`
         self._stream = _sounddevice().RawOutputStream(samplerate=sample_rate, channels=1, dtype="int16", callback=self._give)
         self._stream.start()
+
+    @property
+    def heard(self) -> float:
+        """Seconds that were played since `begin`."""
+        return self._given / 2 / self._sample_rate
+
+    def begin(self) -> None:
+        """What is played from now on belongs to another answer."""
+        self._given = 0
 
     def play(self, pcm: bytes) -> None:
         """Appends to what is being played."""
@@ -97,6 +108,7 @@ class Speaker:
     def _give(self, out: Any, *_: object) -> None:
         taken = bytes(self._waiting[: len(out)])
         del self._waiting[: len(taken)]
+        self._given += len(taken)
         out[:] = taken + bytes(len(out) - len(taken))
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+
 from omni_client import AsyncOmniClient, Event, OmniClient, Reply
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import PIL.Image
 import pytest
 from google.protobuf.duration_pb2 import Duration
+
+from omni.v1 import content_pb2, converse_pb2, events_pb2
 from omni_client import (
     APIConnectionError,
     APIError,
@@ -46,8 +48,6 @@ from omni_client import (
     Usage,
 )
 from omni_client.sound import Frames, Paced
-
-from omni.v1 import content_pb2, converse_pb2, events_pb2
 from tests.clients.scripted_service import ScriptedService, refuse, service
 from tests.clients.test_stream import until
 from tests.incremental import assert_split_invariant

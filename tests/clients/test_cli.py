@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from omni_client import Audio, Picture
 from omni_client.progress import progress
-
 from omni_server import types
 from omni_server.errors import ContextOverflow, DecodeFailed
 from tests.clients.command import Ran, run

@@ -10,9 +10,10 @@ from email.parser import BytesParser
 from typing import Any
 
 import httpx
-import omni_client
 import PIL.Image
 import pytest
+
+import omni_client
 from omni_client import (
     APIConnectionError,
     APIStatusError,
@@ -21,7 +22,6 @@ from omni_client import (
     OmniError,
     ResponseFormatError,
 )
-
 from tests.clients.both import Both
 from tests.media_samples import png_of, wav_of_tone
 

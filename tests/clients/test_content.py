@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+
 from omni_client import Audio, MediaError, Message, Picture, Reply
 from omni_client.content import recording, wire_messages
-
 from tests.media_samples import png_of, wav_of_tone
 
 IMAGE = PIL.Image.new("RGB", (8, 6), "red")

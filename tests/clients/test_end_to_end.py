@@ -7,8 +7,8 @@ from pathlib import Path
 
 import PIL.Image
 import pytest
-from omni_client import AsyncOmniClient, AudioDelta, BadRequestError, OmniClient, SpanOpened, TextDelta
 
+from omni_client import AsyncOmniClient, AudioDelta, BadRequestError, OmniClient, SpanOpened, TextDelta
 from tests.clients.both import Both
 from tests.clients.test_stream import until
 from tests.conftest import RealServer

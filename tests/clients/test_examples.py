@@ -7,8 +7,8 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from omni_client import Audio, Picture
 
+from omni_client import Audio, Picture
 from tests.clients.command import ROOT, run
 from tests.conftest import RealServer
 

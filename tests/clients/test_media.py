@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+
 from omni_client import Audio, MediaError, Picture
 from omni_client.media import sniff
-
-from omni_server.rest.audio_format import encode
+from omni_server.audio_format import encode
 from tests.media_samples import png_of, wav_of_tone
 from tests.rest.scripts import SAMPLE_RATE, tone
 

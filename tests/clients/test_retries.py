@@ -1,6 +1,7 @@
 """Which answers are repeated, and when."""
 
 import pytest
+
 from omni_client.retries import pause_before_retry
 
 NOW = 1_700_000_000.0

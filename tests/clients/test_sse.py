@@ -1,8 +1,8 @@
 """Server-sent events, cut anywhere."""
 
 import pytest
-from omni_client.sse import ServerSentEvent, SSEDecoder
 
+from omni_client.sse import ServerSentEvent, SSEDecoder
 from tests.incremental import assert_split_invariant
 
 WILD = (

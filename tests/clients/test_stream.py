@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from omni_client import (
     APIError,
     APITimeoutError,
@@ -30,10 +31,9 @@ from omni_client import (
 )
 from omni_client.chat_events import ChatEvents
 from omni_client.reply import ReplyBuilder
-
 from omni_server import types
+from omni_server.audio_format import to_pcm16
 from omni_server.errors import DecodeFailed, EngineUnavailable
-from omni_server.rest.audio_format import to_pcm16
 from tests.clients.both import Both
 from tests.doubles import Forever, ScriptedPipeline
 from tests.incremental import assert_split_invariant
