@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -55,3 +56,10 @@ class Both:
                 return events, await stream.final(), None
             except Exception as problem:  # noqa: BLE001 - the test looks at it
                 return events, stream.snapshot, problem
+
+
+async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never became true"
+        await asyncio.sleep(0.01)

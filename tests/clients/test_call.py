@@ -48,8 +48,8 @@ from omni_client import (
     Usage,
 )
 from omni_client.sound import Frames, Paced
+from tests.clients.both import until
 from tests.clients.scripted_service import ScriptedService, refuse, service
-from tests.clients.test_stream import until
 from tests.incremental import assert_split_invariant
 from tests.media_samples import png_of
 

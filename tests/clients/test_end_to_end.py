@@ -9,8 +9,7 @@ import PIL.Image
 import pytest
 
 from omni_client import AsyncOmniClient, AudioDelta, BadRequestError, OmniClient, SpanOpened, TextDelta
-from tests.clients.both import Both
-from tests.clients.test_stream import until
+from tests.clients.both import Both, until
 from tests.conftest import RealServer
 from tests.media_samples import wav_of_tone
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -34,7 +33,7 @@ from omni_client.reply import ReplyBuilder
 from omni_server import types
 from omni_server.audio_format import to_pcm16
 from omni_server.errors import DecodeFailed, EngineUnavailable
-from tests.clients.both import Both
+from tests.clients.both import Both, until
 from tests.doubles import Forever, ScriptedPipeline
 from tests.incremental import assert_split_invariant
 from tests.rest.scripts import done, picture, served, tone, voice, words
@@ -276,13 +275,6 @@ async def read_on(client: AsyncOmniClient, arrived: asyncio.Event) -> None:
     async with client.stream("hi", model=MODEL) as stream:
         async for _ in stream.text:
             arrived.set()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never became true"
-        await asyncio.sleep(0.01)
 
 
 def test_previews_do_not_count_as_pictures() -> None:
