@@ -10,6 +10,8 @@ COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY requirements requirements
 COPY omni_server omni_server
 COPY decoders decoders
+COPY omni omni
+COPY clients/omni_client clients/omni_client
 RUN if [ "$DEVICE" = cpu ]; then \
       pip install --no-cache-dir -c requirements/cpu.txt -r requirements/torch-cpu.txt \
       && pip install --no-cache-dir -c requirements/cpu.txt ".[cpu]" \
