@@ -43,16 +43,17 @@ class AsyncOmniClient:
         base_url: str | None = None,
         *,
         api_key: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         model: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         max_retries: int = 2,
         grpc_target: str | None = None,
         http_client: httpx.AsyncClient | None = None,
     ) -> None:
-        self._connection = connection_from(base_url, api_key, timeout, max_retries)
+        self._connection = connection_from(base_url, api_key, ca_file, timeout, max_retries)
         self._model = model
         self._grpc_target = grpc_target or os.environ.get("OMNI_GRPC_TARGET")
-        self._http = http_client or httpx.AsyncClient()
+        self._http = http_client or httpx.AsyncClient(verify=self._connection.verify)
         self._owned = http_client is None
 
     async def __aenter__(self) -> AsyncOmniClient:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 from urllib.parse import urlsplit
@@ -66,9 +67,8 @@ class CallWishes(TypedDict, total=False):
 class CallSetup:
     """One conversation to be opened at `target`, a host and a port."""
 
+    connection: Connection
     target: str
-    secure: bool
-    api_key: str | None
     request_id: str
     wishes: CallWishes
     model: str | None
@@ -76,7 +76,8 @@ class CallSetup:
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
-        key = [("authorization", f"Bearer {self.api_key}")] if self.api_key is not None else []
+        api_key = self.connection.api_key
+        key = [("authorization", f"Bearer {api_key}")] if api_key is not None else []
         return [("x-request-id", self.request_id), *key]
 
     def first_request(self, wire: Any) -> Any:
@@ -89,8 +90,10 @@ class CallSetup:
             ("grpc.max_send_message_length", MOST_MESSAGE_BYTES),
             ("grpc.keepalive_time_ms", KEEPALIVE_MS),
         ]
-        if self.secure:
-            return grpc.secure_channel(self.target, grpc_module().ssl_channel_credentials(), options=options)
+        if self.connection.url.startswith("https:"):
+            ca_file = self.connection.ca_file
+            trusted = Path(ca_file).read_bytes() if ca_file is not None else None
+            return grpc.secure_channel(self.target, grpc_module().ssl_channel_credentials(trusted), options=options)
         return grpc.insecure_channel(self.target, options=options)
 
     def stub(self, channel: Any) -> Any:
@@ -116,11 +119,10 @@ def call_setup(
         known = ", ".join(f"`{name}`" for name in sorted(CallWishes.__optional_keys__))
         raise TypeError(f"`{unknown[0]}` is not known here; expected some of {known}")
     url = urlsplit(connection.url)
-    secure = url.scheme == "https"
     # The server listens for gRPC one port above HTTP, unless it is told otherwise.
-    target = target or f"{url.hostname}:{(url.port or (443 if secure else 80)) + 1}"
+    target = target or f"{url.hostname}:{(url.port or (443 if url.scheme == 'https' else 80)) + 1}"
     sample_rate = wishes.get("sample_rate", getattr(source, "sample_rate", MICROPHONE_SAMPLE_RATE))
-    return CallSetup(target, secure, connection.api_key, request_id, wishes, wishes.get("model", model), sample_rate)
+    return CallSetup(connection, target, request_id, wishes, wishes.get("model", model), sample_rate)
 
 
 def paced(source: Source | None) -> Iterable[bytes] | AsyncIterable[bytes] | None:

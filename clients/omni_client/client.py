@@ -37,6 +37,7 @@ class OmniClient:
 
     base_url: where the server is, with or without `/v1`; `OMNI_BASE_URL`, else http://127.0.0.1:8000.
     api_key: sent as a bearer token; `OMNI_API_KEY`, else none.
+    ca_file: a PEM file of whom to trust, for a server with a certificate of its own making; `OMNI_CA_FILE`, else the usual.
     model: the model of calls that name none; the first one of the server, else.
     timeout: seconds without an answer, or between two pieces of one, until APITimeoutError.
     max_retries: how often a request is repeated that did not reach the server, or that the server could not take now, with
@@ -50,16 +51,17 @@ class OmniClient:
         base_url: str | None = None,
         *,
         api_key: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
         model: str | None = None,
         timeout: float = DEFAULT_TIMEOUT,
         max_retries: int = 2,
         grpc_target: str | None = None,
         http_client: httpx.Client | None = None,
     ) -> None:
-        self._connection = connection_from(base_url, api_key, timeout, max_retries)
+        self._connection = connection_from(base_url, api_key, ca_file, timeout, max_retries)
         self._model = model
         self._grpc_target = grpc_target or os.environ.get("OMNI_GRPC_TARGET")
-        self._http = http_client or httpx.Client()
+        self._http = http_client or httpx.Client(verify=self._connection.verify)
         self._owned = http_client is None
 
     def __enter__(self) -> OmniClient:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import ssl
 import time
 import uuid
 from collections.abc import Mapping
@@ -32,12 +33,23 @@ CONNECT_TIMEOUT = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """`url` has no slash at its end and no `/v1`."""
+    """`url` has no slash at its end and no `/v1`. `ca_file` is a PEM file of whom to trust, where it is not the usual ones."""
 
     url: str
     api_key: str | None
+    ca_file: str | None
     timeout: float
     max_retries: int
+
+    @property
+    def verify(self) -> ssl.SSLContext | bool:
+        """What httpx checks the server's certificate with."""
+        if self.ca_file is None:
+            return True
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except (OSError, ssl.SSLError) as problem:
+            raise OmniError(f"`{self.ca_file}` cannot be read as certificates: {problem}") from None
 
     def request(self, exchange: Exchange[Any], request_id: str, timeout: float | None) -> dict[str, Any]:
         """The arguments of `httpx.Client.build_request`."""
@@ -88,14 +100,20 @@ class Connection:
 
 
 def connection_from(
-    base_url: str | None, api_key: str | None, timeout: float, max_retries: int, environ: Mapping[str, str] = os.environ
+    base_url: str | None,
+    api_key: str | None,
+    ca_file: str | os.PathLike[str] | None,
+    timeout: float,
+    max_retries: int,
+    environ: Mapping[str, str] = os.environ,
 ) -> Connection:
-    """Arguments first, then `OMNI_BASE_URL` and `OMNI_API_KEY`, then a server on this machine."""
+    """Arguments first, then `OMNI_BASE_URL`, `OMNI_API_KEY` and `OMNI_CA_FILE`, then a server on this machine."""
     url = base_url or environ.get("OMNI_BASE_URL") or DEFAULT_URL
     if not url.startswith(("http://", "https://")):
         raise OmniError(f"the server's address is `{url}`; expected one that begins with http:// or https://")
     url = url.rstrip("/").removesuffix("/v1").rstrip("/")
-    return Connection(url, api_key or environ.get("OMNI_API_KEY") or None, timeout, max_retries)
+    trusted = os.fspath(ca_file) if ca_file is not None else environ.get("OMNI_CA_FILE") or None
+    return Connection(url, api_key or environ.get("OMNI_API_KEY") or None, trusted, timeout, max_retries)
 
 
 def new_request_id() -> str:

@@ -74,13 +74,16 @@ async def refuse(context: Any, code: grpc.StatusCode, message: str, reason: str,
 
 
 @asynccontextmanager
-async def service(script: Script) -> AsyncIterator[tuple[ScriptedService, str]]:
+async def service(
+    script: Script, credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[tuple[ScriptedService, str]]:
     """The service, and its host and port."""
     server = grpc.aio.server()
     scripted = ScriptedService(script)
     scripted.server = server
     omni_service_pb2_grpc.add_OmniServiceServicer_to_server(scripted, server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    here = "127.0.0.1:0"
+    port = server.add_insecure_port(here) if credentials is None else server.add_secure_port(here, credentials)
     await server.start()
     try:
         yield scripted, f"127.0.0.1:{port}"
