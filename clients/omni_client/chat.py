@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -11,8 +12,9 @@ from typing import Any, TextIO
 from omni_client.client import OmniClient
 from omni_client.content import Message
 from omni_client.errors import APIError, MediaError, OmniError
-from omni_client.events import Event, ImageReady, SpanClosed, TextDelta
+from omni_client.events import Event, ImageReady, SpanClosed, SpanOpened, TextDelta
 from omni_client.media import Audio, Picture
+from omni_client.progress import progress
 from omni_client.reply import Reply
 
 HELP = """\
@@ -63,6 +65,8 @@ class Chat:
         match event:
             case TextDelta(text=text):
                 return text
+            case SpanOpened(modality="image"):
+                return "\n"
             case ImageReady(picture=picture):
                 number = next(pictures)
                 name = stem.name if number == 1 else f"{stem.name}-{number}"
@@ -128,7 +132,11 @@ def _answer(chat: Chat, line: str, out: TextIO, person: bool) -> bool:
 def _show(pieces: Iterator[str], out: TextIO) -> None:
     """Writes the pieces as they come, with line breaks only where they are needed."""
     fresh = True  # whether the cursor stands at the beginning of a line
-    for piece in pieces:
+    while True:
+        with progress("working") if fresh else nullcontext():
+            piece = next(pieces, None)
+        if piece is None:
+            break
         text = piece.removeprefix("\n") if fresh else piece
         if text:
             print(text, end="", file=out, flush=True)

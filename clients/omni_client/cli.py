@@ -101,6 +101,7 @@ def run(given: argparse.Namespace, program: str) -> int:
         print(f"{program}: `{problem.filename}` cannot be written: {problem.strerror}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        print(file=sys.stderr)  # the terminal has shown ^C in the middle of a line
         return 130
 
 
