@@ -6,13 +6,12 @@ import base64
 import json
 from typing import Any
 
-from omni_client.errors import ReplyFailedError, ResponseFormatError, StreamBrokenError, told_error
+from omni_client.errors import MediaError, ReplyFailedError, ResponseFormatError, StreamBrokenError, told_error
 from omni_client.events import AudioDelta, Done, Event, ImageReady, Modality, SpanClosed, SpanOpened, TextDelta, Usage
+from omni_client.media import OPENAI_SAMPLE_RATE
 from omni_client.reply import picture_of, read_usage, span_error
 from omni_client.sse import SSEDecoder
 
-# OpenAI's `pcm16` has no header and no rate of its own: it is 24 kHz mono by definition.
-PCM_SAMPLE_RATE = 24_000
 LAST = "[DONE]"
 
 
@@ -59,7 +58,7 @@ class ChatEvents:
                 message = told.pop("message") or "the server says that the reply failed"
                 raise ReplyFailedError(message, request_id=self._request_id, body=chunk, **told)
             return self._events(chunk)
-        except (LookupError, TypeError, AttributeError, ValueError) as problem:
+        except (LookupError, TypeError, AttributeError, ValueError, MediaError) as problem:
             message = f"a piece of the reply is not a chat completion chunk: {problem!r}"
             raise ResponseFormatError(message, request_id=self._request_id, body=data) from None
 
@@ -99,6 +98,6 @@ class ChatEvents:
         return places[-1 if last else 0] if places else 0
 
     def _audio(self, pcm: bytes) -> AudioDelta:
-        start = self._bytes_heard / 2 / PCM_SAMPLE_RATE
+        start = self._bytes_heard / 2 / OPENAI_SAMPLE_RATE
         self._bytes_heard += len(pcm)
-        return AudioDelta(pcm, PCM_SAMPLE_RATE, start)
+        return AudioDelta(pcm, OPENAI_SAMPLE_RATE, start)

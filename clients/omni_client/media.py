@@ -25,6 +25,8 @@ AUDIO_TYPES = {
     "webm": "audio/webm",
     "m4a": "audio/mp4",
 }
+# OpenAI's `pcm` and `pcm16` have no header: they are 24 kHz mono by definition.
+OPENAI_SAMPLE_RATE = 24_000
 OTHER_NAMES = {"jpg": "jpeg", "opus": "ogg", "mp4": "m4a", "wave": "wav"}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, assert_never
 
-from omni_client.errors import ResponseFormatError
+from omni_client.errors import MediaError, ResponseFormatError
 from omni_client.events import (
     AudioDelta,
     Done,
@@ -173,7 +173,7 @@ def read_reply(body: Any, request_id: str) -> Reply:
             model=body.get("model") or "",
             request_id=request_id,
         )
-    except (LookupError, TypeError, AttributeError, ValueError) as problem:
+    except (LookupError, TypeError, AttributeError, ValueError, MediaError) as problem:
         message = f"the answer is not a chat completion: {problem!r}"
         raise ResponseFormatError(message, request_id=request_id, body=body) from None
 

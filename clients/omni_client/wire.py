@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from omni_client.content import recording, wire_messages
 from omni_client.errors import OmniError, ResponseFormatError
 from omni_client.events import Modality
-from omni_client.media import Audio, Picture
+from omni_client.media import OPENAI_SAMPLE_RATE, Audio, Picture
 from omni_client.reply import Reply, read_reply
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ AudioFormat = Literal["wav", "mp3", "flac", "opus", "aac"]
 PictureFormat = Literal["png", "webp", "jpeg"]
 # The server's streamed formats, as the files are called.
 FILE_FORMATS = {"opus": "ogg"}
-SPEECH_SAMPLE_RATE = 24_000  # of OpenAI's `pcm`
 
 Answered = TypeVar("Answered")
 
@@ -168,7 +167,7 @@ def speak_exchange(text: str, *, model: str | None, voice: str | None, format: A
         told = answer.headers.get("x-omni-transcript")
         transcript = unquote(told) if told is not None else None
         if format == "wav":
-            return Audio.from_pcm(answer.content, SPEECH_SAMPLE_RATE, transcript)
+            return Audio.from_pcm(answer.content, OPENAI_SAMPLE_RATE, transcript)
         return Audio(answer.content, FILE_FORMATS.get(format, format), transcript)
 
     return Exchange("POST", "/v1/audio/speech", read, model, body)
@@ -201,6 +200,8 @@ def draw_exchange(
     def read(answer: Answer) -> tuple[Picture, ...]:
         told = _json(answer)
         try:
+            if len(told["data"]) != n:
+                raise ValueError(f"{len(told['data'])} instead of {n}")
             return tuple(
                 Picture(base64.b64decode(one["b64_json"]), format, (one.get("omni") or {}).get("seed")) for one in told["data"]
             )

@@ -170,7 +170,7 @@ async def test_transcription(kind: str) -> None:
 async def test_drawing(kind: str) -> None:
     """Catches pictures out of order or without the seeds that make them again."""
     data = [{"b64_json": base64.b64encode(PNG).decode(), "omni": {"seed": seed}} for seed in (7, 8)]
-    server = Server(good({"created": 1, "data": data}))
+    server = Server(good({"created": 1, "data": data}), good({"data": data[:1]}))
     client = both(kind, server)
     assert [picture.seed for picture in await client.call("draw_many", "a fox", 2, seed=7)] == [7, 8]
     picture = await client.call("draw", "a fox", size="auto", format="webp")
@@ -210,7 +210,8 @@ async def test_a_page_from_a_proxy(kind: str) -> None:
     page = httpx.Response(502, text="<html>Bad gateway</html>", headers={"retry-after-ms": "1"})
     with pytest.raises(APIStatusError, match=r"502.*Bad gateway"):
         await both(kind, Server(page)).call("generate", "hi")
-    for strange in (b"<html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": 3}]}'):
+    no_picture = b'{"choices": [{"message": {"images": [{"image_url": {"url": "data:image/png;base64,aGVsbG8="}}]}}]}'
+    for strange in (b"<html>", b"[]", no_picture, b'{"choices": []}', b'{"choices": [{"message": 3}]}'):
         with pytest.raises(ResponseFormatError):
             await both(kind, Server(good(strange))).call("generate", "hi")
     for method, given in (("draw", "a fox"), ("transcribe", wav_of_tone(0.2)), ("models", None)):

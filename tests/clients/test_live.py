@@ -4,6 +4,7 @@ elsewhere."""
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,23 +94,25 @@ async def test_leaving_leaves_nothing_in_the_engine(server: RealServer, grpc_tar
 
 async def test_interrupting(server: RealServer, grpc_target: str) -> None:
     """Catches an interruption that the engine does not hear of, and one that ends the call too."""
-    async with AsyncOmniClient(server.url) as client:
-        async with client.converse(turns="client", temperature=2.0, max_tokens=900) as call:
-            await call.send_text("draw a fox")
-            await call.end_turn()
-            async for event in call:
-                if isinstance(event, ResponseStarted):
-                    await until(lambda: server.unfinished > 0)
-                    await call.interrupt()
-                if isinstance(event, ResponseDone):
-                    assert event.status == "cancelled"
-                    break
-            await until(lambda: server.unfinished == 0)
-            await call.send_text("say 'fox'")
-            await call.end_turn()
-            async for event in call:
-                if isinstance(event, ResponseStarted):
-                    break
+    async with (
+        AsyncOmniClient(server.url) as client,
+        client.converse(turns="client", temperature=2.0, max_tokens=900) as call,
+    ):
+        await call.send_text("draw a fox")
+        await call.end_turn()
+        async for event in call:
+            if isinstance(event, ResponseStarted):
+                await until(lambda: server.unfinished > 0)
+                await call.interrupt()
+            if isinstance(event, ResponseDone):
+                assert event.status == "cancelled"
+                break
+        await until(lambda: server.unfinished == 0)
+        await call.send_text("say 'fox'")
+        await call.end_turn()
+        async for event in call:
+            if isinstance(event, ResponseStarted):
+                break
 
 
 async def test_talk(server: RealServer, grpc_target: str, tmp_path: Path) -> None:
@@ -129,4 +132,4 @@ async def test_the_readme(server: RealServer, grpc_target: str, tmp_path: Path, 
     monkeypatch.chdir(tmp_path)
     question().save("question.wav")
     await asyncio.to_thread(exec, code.replace("http://127.0.0.1:8000", server.url), {})
-    assert {path.name for path in tmp_path.iterdir()} >= {"fox.png", "fox.wav"}
+    assert {*os.listdir(tmp_path)} >= {"fox.png", "fox.wav"}

@@ -191,6 +191,7 @@ ERROR = b'data: {"error": {"message": "the engine is gone", "type": "server_erro
         ([ERROR], None, ReplyFailedError, "the engine is gone"),
         ([b"data: <html>\n\n"], None, ResponseFormatError, "chunk"),
         ([b'data: {"object": "ping"}\n\n'], None, ResponseFormatError, "chunk"),
+        ([chunk({"images": [{"image_url": {"url": "data:image/png;base64,aGVsbG8="}}]})], None, ResponseFormatError, "hello"),
     ],
 )
 async def test_a_reply_that_breaks_raises(
