@@ -24,7 +24,7 @@ from omni_client.events import (
     TextDelta,
     Usage,
 )
-from omni_client.media import PICTURE_TYPES, Audio, Picture
+from omni_client.media import AUDIO_TYPES, OTHER_NAMES, PICTURE_TYPES, Audio, Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +69,10 @@ class Reply:
 
     def save(self, stem: str | os.PathLike[str]) -> list[Path]:
         """Writes every picture and the voice beside each other: `stem.png`, `stem-2.png`, ..., `stem.wav`. Returns their
-        paths; a reply of words alone writes nothing."""
+        paths; a reply of words alone writes nothing. A suffix that names a format is no part of the stem."""
         stem = Path(stem)
+        if stem.suffix[1:].lower() in {*PICTURE_TYPES, *AUDIO_TYPES, *OTHER_NAMES}:
+            stem = stem.with_suffix("")
         stem.parent.mkdir(parents=True, exist_ok=True)
         written = []
         for number, picture in enumerate(self.pictures, start=1):

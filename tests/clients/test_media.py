@@ -11,7 +11,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from omni_client import Audio, MediaError, Picture
+from omni_client import Audio, MediaError, Picture, Reply
 from omni_client.media import sniff
 from omni_server.audio_format import encode
 from tests.media_samples import png_of, wav_of_tone
@@ -56,6 +56,20 @@ def test_saving_a_voice(tmp_path: Path) -> None:
         audio.save(tmp_path / "hi.mp3")
     with pytest.raises(MediaError, match="expected `wav`"):
         _ = Audio(b"\xff\xfb", "mp3").waveform
+
+
+def test_saving_a_reply(tmp_path: Path) -> None:
+    """Catches a second picture that takes the name of the first, and `fox.png.png`."""
+    reply = Reply("hi", (Picture(RED), Picture(RED)), Audio.from_pcm(b"\0\0", 24_000))
+    for stem, names in (
+        ("new/fox", ["fox.png", "fox-2.png", "fox.wav"]),
+        ("fox.JPG", ["fox.png", "fox-2.png", "fox.wav"]),
+        ("v1.5", ["v1.5.png", "v1.5-2.png", "v1.5.wav"]),
+    ):
+        saved = reply.save(tmp_path / stem)
+        assert [path.name for path in saved] == names
+        assert all(path.parent == (tmp_path / stem).parent and path.exists() for path in saved)
+    assert Reply("hi").save(tmp_path / "none") == []
 
 
 @pytest.mark.parametrize("shape", [(480,), (480, 1), (480, 2)])

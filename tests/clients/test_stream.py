@@ -15,6 +15,7 @@ from omni_client import (
     APITimeoutError,
     AsyncOmniClient,
     AudioDelta,
+    BadRequestError,
     Done,
     ImageReady,
     NotFoundError,
@@ -32,7 +33,7 @@ from omni_client.chat_events import ChatEvents
 from omni_client.reply import ReplyBuilder
 from omni_server import types
 from omni_server.audio_format import to_pcm16
-from omni_server.errors import DecodeFailed, EngineUnavailable
+from omni_server.errors import DecodeFailed, EngineUnavailable, Overloaded, RequestError
 from tests.clients.both import Both, until
 from tests.doubles import Forever, ScriptedPipeline
 from tests.incremental import assert_split_invariant
@@ -246,6 +247,48 @@ async def test_failing_midway_on_a_real_socket() -> None:
             assert problem.code == "engine_unavailable"
             assert TextDelta(0, "Hi") in events
             assert arrived.text == "Hi"
+
+
+@KINDS
+@pytest.mark.parametrize("told_length", [False, True])
+async def test_a_connection_that_is_cut(kind: str, told_length: bool) -> None:
+    """Catches a cut that looks like an end on a real socket, whichever way the length of the body was told."""
+    half = chunk({"content": "Half"})
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        asked.append(1)
+        if told_length:
+            writer.write(head + b"content-length: 9999\r\n\r\n" + half)
+        else:
+            writer.write(head + b"transfer-encoding: chunked\r\n\r\n" + b"%x\r\n" % len(half) + half + b"\r\n9")
+        await writer.drain()
+        writer.close()
+
+    asked: list[int] = []
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        events, arrived, problem = await Both(kind, f"http://127.0.0.1:{port}").stream("hi", model="m")
+    assert isinstance(problem, StreamBrokenError)
+    assert events == [TextDelta(0, "Half")]
+    assert (arrived.text, len(asked)) == ("Half", 1)
+
+
+@KINDS
+async def test_a_full_server_is_asked_again(kind: str) -> None:
+    """Catches a server and an SDK that do not mean the same by `x-should-retry` and `retry-after`."""
+    pipeline = ScriptedPipeline(*words(0, "Hi"), done(), refusal=Overloaded("the queue is full"))
+    with served(pipeline) as url:
+        asking = asyncio.create_task(Both(kind, url).stream("hi", model=MODEL))
+        await until(lambda: len(pipeline.requests) == 1)
+        pipeline.refusal = None
+        _, reply, problem = await asking
+        assert (reply.text, problem, len(pipeline.requests)) == ("Hi", None, 2)
+        pipeline.refusal = RequestError("no")
+        with pytest.raises(BadRequestError):
+            await Both(kind, url).stream("hi", model=MODEL)
+        assert len(pipeline.requests) == 3
 
 
 @KINDS
