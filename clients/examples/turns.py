@@ -4,14 +4,13 @@
 # ///
 """A conversation of several turns: a reply is a turn like any other. Needs a running server, `omni-server serve`."""
 
-from omni_client import BadRequestError, Message, OmniClient
+from omni_client import BadRequestError, OmniClient
 
 with OmniClient() as client:
-    ask = Message("user", "draw a fox")
-    drawn = client.generate([ask], modalities=["text", "image"], temperature=0)
+    drawn = client.generate("draw a fox", modalities=["text", "image"], temperature=0)
     print(drawn.text, *drawn.save("turns"))
 
-    told = client.generate([ask, drawn, Message("user", "what is this?")], temperature=0)
+    told = client.generate(["draw a fox", drawn, "what is this?"], temperature=0)
     print(told.text, told.usage)
 
     try:

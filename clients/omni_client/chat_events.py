@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from omni_client.errors import MediaError, ReplyFailedError, ResponseFormatError, StreamBrokenError, told_error
-from omni_client.events import AudioDelta, Done, Event, ImageReady, Modality, SpanClosed, SpanOpened, TextDelta, Usage
+from omni_client.events import (
+    AudioDelta,
+    Done,
+    Event,
+    Heard,
+    ImageReady,
+    Modality,
+    ReasoningDelta,
+    SpanClosed,
+    SpanOpened,
+    TextDelta,
+    Usage,
+)
 from omni_client.media import OPENAI_SAMPLE_RATE
-from omni_client.reply import picture_of, read_usage, span_error
+from omni_client.reply import picture_of, read_usage, span_error, tool_call
 from omni_client.sse import SSEDecoder
 
 LAST = "[DONE]"
@@ -70,18 +83,26 @@ class ChatEvents:
         events: list[Event] = []
         for choice in chunk["choices"]:
             self._finish_reason = choice.get("finish_reason") or self._finish_reason
-            delta = choice.get("delta") or {}
-            audio = delta.get("audio") or {}
-            for words in (delta.get("content"), audio.get("transcript")):
-                if words:
-                    events.append(TextDelta(self._place("text", last=True), words))
-            if audio.get("data"):
-                events.append(self._audio(base64.b64decode(audio["data"])))
-            for part in delta.get("images") or ():
-                events.append(ImageReady(self._place("image", last=False), picture_of(part)))
-            for segment in (delta.get("omni") or {}).get("segments") or ():
-                events.append(self._segment(segment))
+            events += self._delta(choice.get("delta") or {})
         return events
+
+    def _delta(self, delta: dict[str, Any]) -> Iterator[Event]:
+        audio, omni = delta.get("audio") or {}, delta.get("omni") or {}
+        if omni.get("user_transcript"):
+            yield Heard(omni["user_transcript"])
+        if delta.get("reasoning_content"):
+            yield ReasoningDelta(delta["reasoning_content"])
+        for words in (delta.get("content"), audio.get("transcript")):
+            if words:
+                yield TextDelta(self._place("text", last=True), words)
+        if audio.get("data"):
+            yield self._audio(base64.b64decode(audio["data"]))
+        for part in delta.get("images") or ():
+            yield ImageReady(self._place("image", last=False), picture_of(part))
+        for place, call in enumerate(delta.get("tool_calls") or ()):
+            yield tool_call(call, place)
+        for segment in omni.get("segments") or ():
+            yield self._segment(segment)
 
     def _segment(self, segment: dict[str, Any]) -> Event:
         index = segment["index"]

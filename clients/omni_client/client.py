@@ -77,7 +77,8 @@ class OmniClient:
 
     def generate(self, content: Conversation, **wishes: Unpack[Generation]) -> Reply:
         """Answers `content`: words, a Path, bytes, a Picture, an Audio, a PIL image, a tuple (waveform, sample_rate); a list
-        of these; or a list of turns, each a Message, an earlier Reply or a dict. See `Generation` for the wishes."""
+        of these as one turn; or a list of turns that holds earlier Replies, Messages or dicts: `["draw a fox", reply, "what
+        is this?"]`. See `Generation` for the wishes."""
         model, timeout = wishes.pop("model", None), wishes.pop("timeout", None)
         return self._exchange(wire.generate_exchange(content, wishes, model=model or self._model), timeout)
 

@@ -36,7 +36,8 @@ class Message:
 
 
 def wire_messages(conversation: Conversation, system: str | None = None) -> list[Wire]:
-    """`conversation` as OpenAI's `messages`. A list is a row of turns where it holds a turn, else one turn of several parts."""
+    """`conversation` as OpenAI's `messages`. A list is a row of turns where it holds a turn, and then a string or a medium in
+    it is a turn of the user; else it is one turn of several parts."""
     turns: list[Any] = [*conversation] if _is_turns(conversation) else [Message("user", conversation)]  # type: ignore[misc, arg-type]
     messages = [_message(turn) for turn in turns]
     return [{"role": "system", "content": system}, *messages] if system is not None else messages
@@ -54,10 +55,10 @@ def _message(turn: object) -> Wire:
             return turn.as_message()
         case Message(role=role, content=content):
             return {"role": role, "content": _content(content)}
-        case Mapping():
+        case Mapping() if "role" in turn:
             return {**turn, **({"content": _content(turn["content"])} if "content" in turn else {})}
         case _:
-            raise MediaError(f"a turn is a `{type(turn).__name__}`; expected a Message, a Reply or a dict with `role`")
+            return {"role": "user", "content": _content(turn)}
 
 
 def _content(content: object) -> object:

@@ -59,6 +59,31 @@ class TextDelta:
 
 
 @dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """The next words of what the model thinks before it answers; no part of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """More of what the model heard the person say, where it writes that down itself."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """The model asks for tool `name` with `arguments`, a JSON object as text. Answer with a turn
+    `{"role": "tool", "tool_call_id": id, "content": ...}`."""
+
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
 class AudioDelta:
     """The next piece of the voice: `pcm` is 16-bit little-endian mono at `sample_rate`, `start` its place in seconds. The
     voice of all spans is one line, so the pieces, joined, are the whole of it."""
@@ -97,12 +122,15 @@ class SpanClosed:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The end. `finish_reason` is `stop`, or `length` where a limit cut the reply. `seconds` maps moments on the server, such
-    as `first_token`, `first_audio` and `total`, to seconds since it accepted the request; empty where it does not say."""
+    """The end. `finish_reason` is `stop`, `tool_calls`, or `length` where a limit cut the reply. `seconds` maps moments on the
+    server, such as `first_token`, `first_audio` and `total`, to seconds since it accepted the request; empty where it does not
+    say."""
 
     finish_reason: str
     usage: Usage | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 
-Event = SpanOpened | TextDelta | AudioDelta | ImagePreview | ImageReady | SpanClosed | Done
+Event = (
+    SpanOpened | TextDelta | ReasoningDelta | Heard | ToolCalled | AudioDelta | ImagePreview | ImageReady | SpanClosed | Done
+)

@@ -15,13 +15,16 @@ from omni_client.events import (
     AudioDelta,
     Done,
     Event,
+    Heard,
     ImagePreview,
     ImageReady,
     Modality,
+    ReasoningDelta,
     SpanClosed,
     SpanError,
     SpanOpened,
     TextDelta,
+    ToolCalled,
     Usage,
 )
 from omni_client.media import AUDIO_TYPES, OTHER_NAMES, PICTURE_TYPES, Audio, Picture
@@ -43,8 +46,9 @@ class Segment:
 @dataclass(frozen=True, slots=True)
 class Reply:
     """What the model answered. `text` is all words of it, which are the transcript where it is spoken; `segments` keeps the
-    order of words, pictures and voices. `finish_reason` is `stop`, or `length` where a limit cut it, or empty where the
-    stream has not ended. `request_id` is what the server's log calls the request."""
+    order of words, pictures and voices. `finish_reason` is `stop`, `tool_calls`, `length` where a limit cut it, or empty where
+    the stream has not ended. `reasoning` is what the model thought before, `tool_calls` what it asks for, `heard` what it
+    heard the person say, of models that tell. `request_id` is what the server's log calls the request."""
 
     text: str
     pictures: tuple[Picture, ...] = ()
@@ -56,6 +60,9 @@ class Reply:
     id: str = ""
     model: str = ""
     request_id: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[ToolCalled, ...] = ()
+    heard: str = ""
 
     @property
     def picture(self) -> Picture | None:
@@ -90,7 +97,12 @@ class Reply:
             data = base64.b64encode(picture.data).decode("ascii")
             url = f"data:{PICTURE_TYPES[picture.format]};base64,{data}"
             images.append({"type": "image_url", "image_url": {"url": url}})
-        return {"role": "assistant", "content": self.text, **({"images": images} if images else {})}
+        calls = [
+            {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call in self.tool_calls
+        ]
+        optional = {name: value for name, value in (("images", images), ("tool_calls", calls)) if value}
+        return {"role": "assistant", "content": self.text or (None if calls else ""), **optional}
 
 
 class ReplyBuilder:
@@ -100,6 +112,9 @@ class ReplyBuilder:
         self._segments: dict[int, Segment] = {}
         self._pictures: list[Picture] = []
         self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._heard: list[str] = []
+        self._calls: list[ToolCalled] = []
         self._pcm = bytearray()
         self._sample_rate = 0
         self._done: Done | None = None
@@ -111,6 +126,12 @@ class ReplyBuilder:
             case TextDelta(index=index, text=text):
                 self._text.append(text)
                 self._update(index, "text", text=self._segment(index, "text").text + text)
+            case ReasoningDelta(text=text):
+                self._reasoning.append(text)
+            case Heard(text=text):
+                self._heard.append(text)
+            case ToolCalled():
+                self._calls.append(event)
             case AudioDelta(pcm=pcm, sample_rate=sample_rate):
                 self._pcm += pcm
                 self._sample_rate = sample_rate
@@ -141,6 +162,9 @@ class ReplyBuilder:
             id=id,
             model=model,
             request_id=request_id,
+            reasoning="".join(self._reasoning),
+            tool_calls=tuple(self._calls),
+            heard="".join(self._heard),
         )
 
     def _segment(self, index: int, modality: Modality) -> Segment:
@@ -174,6 +198,9 @@ def read_reply(body: Any, request_id: str) -> Reply:
             id=body.get("id") or "",
             model=body.get("model") or "",
             request_id=request_id,
+            reasoning=message.get("reasoning_content") or "",
+            tool_calls=tuple(tool_call(call, place) for place, call in enumerate(message.get("tool_calls") or ())),
+            heard=omni.get("user_transcript") or "",
         )
     except (LookupError, TypeError, AttributeError, ValueError, MediaError) as problem:
         message = f"the answer is not a chat completion: {problem!r}"
@@ -201,6 +228,11 @@ def _segments(told: Any, text: str, pictures: tuple[Picture, ...]) -> tuple[Segm
 def span_error(segment: Mapping[str, Any]) -> SpanError | None:
     error = segment.get("error")
     return SpanError(error.get("message", ""), error.get("type"), error.get("code")) if error else None
+
+
+def tool_call(call: Mapping[str, Any], place: int) -> ToolCalled:
+    function = call["function"]
+    return ToolCalled(call.get("index", place), call.get("id") or "", function["name"], function.get("arguments") or "{}")
 
 
 def picture_of(part: Mapping[str, Any]) -> Picture:

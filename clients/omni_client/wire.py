@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypedDict, TypeVar, cast
@@ -38,6 +38,8 @@ class Wishes(TypedDict, total=False):
     temperature (0 to 2), top_p, top_k, seed, presence_penalty, frequency_penalty (-2 to 2): how tokens are picked.
     stop: words before which the reply ends; up to 4.
     max_tokens: most tokens of the reply, of all modalities together.
+    tools: functions that the model may ask for, as OpenAI describes them; see `ToolCalled`.
+    reasoning_effort: how much the model thinks before it answers: `none`, `minimal`, `low`, `medium`, `high`, `xhigh`.
     timeout: seconds without an answer, or between two pieces of one, until APITimeoutError.
     """
 
@@ -53,10 +55,22 @@ class Wishes(TypedDict, total=False):
     frequency_penalty: float
     stop: str | Sequence[str]
     max_tokens: int
+    tools: Sequence[Mapping[str, Any]]
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"]
     timeout: float
 
 
-SAMPLING = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty", "stop")
+AS_THEY_ARE = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "stop",
+    "tools",
+    "reasoning_effort",
+)
 
 
 class Generation(Wishes, total=False):
@@ -136,7 +150,7 @@ def chat_body(conversation: Conversation, wishes: Wishes, *, streamed: bool) -> 
     if "audio" in modalities:
         format = "pcm16" if streamed else cast(Generation, wishes).get("audio_format", "wav")
         body["audio"] = {"format": format, **({"voice": voice} if voice is not None else {})}
-    for name in SAMPLING:
+    for name in AS_THEY_ARE:
         if wishes.get(name) is not None:
             body[name] = wishes.get(name)
     if wishes.get("max_tokens") is not None:

@@ -63,12 +63,13 @@ def test_words_and_turns() -> None:
     assert messages[2]["images"][0]["image_url"]["url"].startswith("data:image/png;base64,")
     assert messages[3]["name"] == "me"
     assert [part["type"] for part in messages[3]["content"]] == ["text", "image_url"]
+    assert [message["role"] for message in wire_messages(["draw a fox", earlier, IMAGE])] == ["user", "assistant", "user"]
     assert wire_messages([{"type": "text", "text": "as it is"}]) == [
         {"role": "user", "content": [{"type": "text", "text": "as it is"}]}
     ]
 
 
-@pytest.mark.parametrize("content", [3, [3], [Message("user", "a"), "b"], [], [b"\x00\x01\x02"], Path("nowhere.png")])
+@pytest.mark.parametrize("content", [3, [3], [Message("user", "a"), 3], [], [b"\x00\x01\x02"], Path("nowhere.png")])
 def test_what_cannot_be_sent_is_told(content: Any) -> None:
     """Catches a TypeError from deep inside, or a wrong request that is found out only on the server."""
     with pytest.raises(MediaError):

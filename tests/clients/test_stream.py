@@ -17,10 +17,12 @@ from omni_client import (
     AudioDelta,
     BadRequestError,
     Done,
+    Heard,
     ImageReady,
     NotFoundError,
     OmniClient,
     OmniError,
+    ReasoningDelta,
     ReplyFailedError,
     ResponseFormatError,
     SpanClosed,
@@ -28,6 +30,7 @@ from omni_client import (
     SpanOpened,
     StreamBrokenError,
     TextDelta,
+    ToolCalled,
 )
 from omni_client.chat_events import ChatEvents
 from omni_client.reply import ReplyBuilder
@@ -218,6 +221,45 @@ async def test_a_fault_after_the_end_is_none(kind: str) -> None:
     assert problem is None
     assert events == [TextDelta(0, "All"), Done("length")]
     assert (reply.text, reply.finish_reason) == ("All", "length")
+
+
+CALL = {"id": "call_1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Seoul"}'}}
+
+
+@KINDS
+async def test_thoughts_tools_and_what_was_heard(kind: str) -> None:
+    """Catches a thought that is read aloud as an answer, a tool that is never called, and a history without its call."""
+    pieces = (
+        chunk({"omni": {"user_transcript": "날씨"}}),
+        chunk({"reasoning_content": "Hm, "}), chunk({"reasoning_content": "Seoul."}),
+        chunk({"tool_calls": [{"index": 0, **CALL}]}),
+        chunk({}, choices=[{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]), b"data: [DONE]\n\n",
+    )  # fmt: skip
+    called = ToolCalled(0, "call_1", "weather", '{"city": "Seoul"}')
+    events, reply, problem = await broken(kind, *pieces)[0].stream("hi", tools=[{"type": "function"}], reasoning_effort="low")
+    assert problem is None
+    assert events == [Heard("날씨"), ReasoningDelta("Hm, "), ReasoningDelta("Seoul."), called, Done("tool_calls")]
+    assert (reply.text, reply.reasoning, reply.tool_calls, reply.heard) == ("", "Hm, Seoul.", (called,), "날씨")
+    assert reply.as_message() == {"role": "assistant", "content": None, "tool_calls": [CALL]}
+    asked: list[Any] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(json.loads(request.content))
+        message = {
+            "content": None,
+            "reasoning_content": "Hm, Seoul.",
+            "tool_calls": [CALL],
+            "omni": {"user_transcript": "날씨"},
+        }
+        return httpx.Response(200, json={"choices": [{"message": message, "finish_reason": "tool_calls"}]})
+
+    result = {"role": "tool", "tool_call_id": "call_1", "content": "sunny"}
+    whole = await Both(kind, "http://box", answer, model="m").call(
+        "generate", ["weather?", reply, result], reasoning_effort="low"
+    )
+    assert (whole.text, whole.reasoning, whole.tool_calls, whole.heard) == ("", "Hm, Seoul.", (called,), "날씨")
+    assert asked[0]["reasoning_effort"] == "low"
+    assert asked[0]["messages"] == [{"role": "user", "content": "weather?"}, reply.as_message(), result]
 
 
 def test_a_bad_end_is_not_forgotten() -> None:
