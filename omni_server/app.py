@@ -21,6 +21,7 @@ from omni_server.rpc import RpcServer
 from omni_server.senses import Sense
 from omni_server.text import TextCodec
 from omni_server.types import Modality
+from omni_server.vad import SileroEars
 
 
 @asynccontextmanager
@@ -53,13 +54,15 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
 @asynccontextmanager
 async def open_rpc(pipeline: Pipeline, settings: Settings) -> AsyncIterator[RpcServer]:
     """The gRPC door, answering unless the settings turn it off; it is drained on leaving."""
-    server = RpcServer(Door(pipeline, settings))
+    ears = SileroEars()
+    server = RpcServer(Door(pipeline, settings), ears)
     if settings.rpc_port is not None:
         await server.start(settings.rpc_port)
     try:
         yield server
     finally:
         await server.drain()
+        ears.lane.close()
 
 
 def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[Modality, Sense], dict[Modality, Any]]:

@@ -133,6 +133,7 @@ class Settings:
     max_media_bytes: int = _setting(20 << 20, _size, "largest picture or utterance, as a file")
     max_pixels: int = _setting(32_000_000, _whole(1, 1 << 30), "largest picture, width times height")
     max_audio_seconds: float = _setting(600.0, _seconds, "longest utterance")
+    max_turn_seconds: float = _setting(60.0, _seconds, "longest turn of a live conversation; it ends there")
     allow_media_urls: bool = _setting(False, _switch, "fetch pictures and utterances from http(s) URLs")
     media_hosts: tuple[str, ...] = _setting((), _hosts, "only fetch from these hosts, separated by commas")
     allow_private_media_urls: bool = _setting(False, _switch, "also fetch from private and loopback addresses")

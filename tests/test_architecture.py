@@ -20,7 +20,7 @@ FLOORS = (
     {"fetch", "media", "text", "prompt", "grammar", "router", "encoders", "backbone", "senses", "vllm_plugin", "vllm_model"},
     {"audio_format", "live_audio", "segments", "door", "instruction", "vad", "listening"},
     {"reply", "pipeline"},
-    {"turns", "conversation", "scribe", "answer", "session"},
+    {"turns", "conversation", "outbox", "tasks", "scribe", "answer", "answering", "session"},
     {"rest", "rpc"},
     {"app", "doctor"},
     {"cli", "__main__"},

@@ -26,10 +26,15 @@ Method = Callable[[Any, Any, Any], Awaitable[Any]]
 
 
 def answered(method: Method) -> Method:
-    """A method whose errors become statuses. Cancelling the call cancels it, so its clean-up stands in `finally`."""
+    """A method whose errors become statuses. Cancelling the call cancels it, so its clean-up stands in `finally`.
+    `servicer.calls` holds the tasks under way."""
 
     @wraps(method)
     async def call(servicer: Any, request: Any, context: Any) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        servicer.calls.add(task)
+        task.add_done_callback(servicer.calls.discard)
         request_id = request_id_of(context)
         metadata = (("x-request-id", request_id),)
         context.set_trailing_metadata(metadata)

@@ -15,6 +15,7 @@ from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.errors import ConfigError
 from omni_server.rpc.service import OmniService
+from omni_server.vad import Ears
 
 SERVICE = omni_service_pb2.DESCRIPTOR.services_by_name["OmniService"].full_name
 HEALTH_SECONDS = 1.0  # how old the state of a modality may be
@@ -26,13 +27,14 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 class RpcServer:
     """Answers from `start` to `drain`."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, ears: Ears) -> None:
         self._door = door
         self._server = grpc.aio.server(options=options_of(door.settings))
         self._health = health.aio.HealthServicer()
         self._watch: asyncio.Task[None] | None = None
         self.port: int | None = None
-        omni_service_pb2_grpc.add_OmniServiceServicer_to_server(OmniService(door), self._server)
+        self._service = OmniService(door, ears)
+        omni_service_pb2_grpc.add_OmniServiceServicer_to_server(self._service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if door.settings.grpc_reflection:
             add_reflection(self._server, SERVICE, health.SERVICE_NAME)
@@ -48,8 +50,11 @@ class RpcServer:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
+        self._service.go_away()
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._door.settings.shutdown_seconds)
+        if self._service.calls:  # cancelled by now; what they stand on must outlive their clean-up
+            await asyncio.wait(self._service.calls)
 
 
 def options_of(settings: Settings) -> list[tuple[str, Any]]:

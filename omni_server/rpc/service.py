@@ -7,14 +7,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+import grpc
+
 from omni.v1 import omni_service_pb2, omni_service_pb2_grpc
 from omni_server.door import Door
-from omni_server.errors import DecodeFailed, OmniError, RequestError
+from omni_server.errors import DecodeFailed, OmniError, OutOfOrder, RequestError
 from omni_server.instruction import check_model
 from omni_server.rpc.calls import answered
+from omni_server.rpc.converse import converse, read_config
 from omni_server.rpc.reading import read_generate, read_synthesize
+from omni_server.rpc.transcribe import transcribe
 from omni_server.rpc.writing import HEAVY, MODALITIES, EventWriter, Fields
+from omni_server.session import Session
 from omni_server.types import AudioDelta, Done, Event, Request, SpanClosed, TextDelta
+from omni_server.vad import Ears
 from omni_server.wording import shown
 
 # What the pipeline calls the fields of a conversation, and what they are called here.
@@ -25,8 +31,46 @@ SYNTHESIZE_FIELDS = {"audio.voice": "voice", "messages": "text", "modalities": "
 class OmniService(omni_service_pb2_grpc.OmniServiceServicer):
     """One for the whole server."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, ears: Ears) -> None:
         self._door = door
+        self._ears = ears
+        self.calls: set[asyncio.Task[Any]] = set()
+        self._sessions: set[Session] = set()
+
+    def go_away(self) -> None:
+        """Tells every conversation that the server is about to stop."""
+        for session in self._sessions:
+            session.go_away(self._door.settings.shutdown_seconds)
+
+    @answered
+    async def Converse(self, requests: Any, context: Any) -> None:
+        first = await context.read()
+        if first is grpc.aio.EOF or first.WhichOneof("message") != "config":
+            raise RequestError("the first message is not `config`; expected it first, and once", param="config")
+        live = read_config(first.config, self._door)
+        async with Session(self._door, self._ears, live.settings, live.reader) as session:
+            self._sessions.add(session)
+            try:
+                await converse(session, live, context)
+            finally:
+                self._sessions.discard(session)
+
+    @answered
+    async def Transcribe(self, requests: Any, context: Any) -> None:
+        first = await context.read()
+        if first is grpc.aio.EOF or first.WhichOneof("message") != "config":
+            raise RequestError("the first message is not `config`; expected it first, and once", param="config")
+
+        async def audio() -> AsyncIterator[bytes]:
+            while (message := await context.read()) is not grpc.aio.EOF:
+                if message.WhichOneof("message") == "config":
+                    raise OutOfOrder("`config` came a second time; expected it once, first", param="config")
+                yield message.audio
+
+        async def send(fields: Fields) -> None:
+            await context.write(omni_service_pb2.TranscribeResponse(**fields))
+
+        await transcribe(first.config, audio(), self._door, self._ears, send)
 
     @answered
     async def Generate(self, request: omni_service_pb2.GenerateRequest, context: Any) -> None:

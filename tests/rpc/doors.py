@@ -15,6 +15,9 @@ from omni.v1 import omni_service_pb2_grpc
 from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.rpc import RpcServer
+from omni_server.vad import SileroEars
+
+EARS = SileroEars()  # networks are made once for all tests
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,7 @@ class Client:
 
 @asynccontextmanager
 async def rpc_client(pipeline: Any, settings: Settings | None = None, credentials: Any = None) -> AsyncIterator[Client]:
-    server = RpcServer(Door(pipeline, settings or Settings(shutdown_seconds=0)))
+    server = RpcServer(Door(pipeline, settings or Settings(shutdown_seconds=0)), EARS)
     await server.start(0)
     address = f"127.0.0.1:{server.port}"
     insecure = grpc.aio.insecure_channel(address)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime
 import ipaddress
-import time
 from pathlib import Path
 
 import grpc
@@ -16,14 +15,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
-from omni.v1 import omni_service_pb2
+from omni.v1 import omni_service_pb2, omni_service_pb2_grpc
 from omni_server.config import Settings, read_settings
 from omni_server.door import Door
 from omni_server.errors import ConfigError
 from omni_server.rpc import RpcServer
 from omni_server.types import Done, Modality, SpanOpened, Usage
 from tests.doubles import Forever, ScriptedPipeline
-from tests.rpc.doors import Client, rpc_client
+from tests.rpc.doors import EARS, Client, rpc_client
 from tests.rpc.test_service import asked
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -125,11 +124,11 @@ async def test_a_missing_certificate_and_a_taken_port_are_told(tmp_path: Path) -
     """Would catch two servers that share a port, each with half of the callers."""
     missing = Settings(tls_cert=tmp_path / "a.pem", tls_key=tmp_path / "b.pem")
     with pytest.raises(ConfigError, match="--tls-key"):
-        await RpcServer(Door(ScriptedPipeline(), missing)).start(0)
+        await RpcServer(Door(ScriptedPipeline(), missing), EARS).start(0)
     async with rpc_client(ScriptedPipeline()) as client:
         assert client.server.port is not None
         with pytest.raises(ConfigError, match="--grpc-port"):
-            await RpcServer(Door(ScriptedPipeline(), Settings())).start(client.server.port)
+            await RpcServer(Door(ScriptedPipeline(), Settings()), EARS).start(client.server.port)
 
 
 def test_which_port_grpc_takes() -> None:
@@ -150,11 +149,11 @@ async def test_a_message_over_the_limit_is_refused_alone() -> None:
         assert (await client.stub.Generate(asked("x")).read()).HasField("done")
 
 
-async def gone_silently(port: int, pipeline: ScriptedPipeline) -> float:
-    """A caller whose network goes dark midway: bytes neither come nor go, and no connection is closed. Seconds until the
-    server has noticed."""
+async def gone_silently(port: int, pipeline: ScriptedPipeline) -> None:
+    """A caller whose network goes dark midway: bytes neither come nor go, and no connection is closed."""
     dark = asyncio.Event()
     tasks: list[asyncio.Task[None]] = []
+    writers: list[asyncio.StreamWriter] = []
 
     async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(4096):
@@ -165,25 +164,26 @@ async def gone_silently(port: int, pipeline: ScriptedPipeline) -> float:
 
     async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", port)
+        writers.extend((writer, back))
         tasks.extend((asyncio.create_task(carry(reader, back)), asyncio.create_task(carry(there, writer))))
 
     relay = await asyncio.start_server(meet, "127.0.0.1", 0)
-    channel = grpc.aio.insecure_channel(f"127.0.0.1:{relay.sockets[0].getsockname()[1]}")
-    from omni.v1 import omni_service_pb2_grpc
-
-    call = omni_service_pb2_grpc.OmniServiceStub(channel).Generate(asked())  # type: ignore[no-untyped-call]
-    await call.read()
-    assert pipeline.running == 1
-    dark.set()
-    start = time.perf_counter()
-    while pipeline.running and time.perf_counter() - start < 20:
-        await asyncio.sleep(0.05)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{relay.sockets[0].getsockname()[1]}") as channel:
+        call = omni_service_pb2_grpc.OmniServiceStub(channel).Generate(asked())  # type: ignore[no-untyped-call]
+        await call.read()
+        assert pipeline.running == 1
+        dark.set()
+        for _ in range(400):
+            if not pipeline.running:
+                break
+            await asyncio.sleep(0.05)
     for task in tasks:
         task.cancel()
-    call.cancel()
-    await channel.close()
+    await asyncio.wait(tasks)
+    for writer in writers:
+        writer.close()
     relay.close()
-    return time.perf_counter() - start
+    await asyncio.sleep(0.05)
 
 
 async def test_a_dead_client_is_found_out() -> None:
