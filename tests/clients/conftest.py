@@ -12,14 +12,9 @@ from tests.conftest import RealServer
 @pytest.fixture
 async def grpc_target(server: RealServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
     """Host and port; also in OMNI_GRPC_TARGET, as in a deployment with ports of its own."""
-    from omni_server.config import Settings
-    from omni_server.door import Door
-    from omni_server.rpc import RpcServer
+    from tests.rpc.doors import rpc_client
 
-    rpc = RpcServer(Door(server.pipeline, Settings(shutdown_seconds=0)))
-    await rpc.start(0)
-    monkeypatch.setenv("OMNI_GRPC_TARGET", f"127.0.0.1:{rpc.port}")
-    try:
-        yield f"127.0.0.1:{rpc.port}"
-    finally:
-        await rpc.drain()
+    async with rpc_client(server.pipeline) as client:
+        target = f"127.0.0.1:{client.server.port}"
+        monkeypatch.setenv("OMNI_GRPC_TARGET", target)
+        yield target

@@ -17,6 +17,7 @@ WITH_THE_STOCK_CLIENT = {"conversation.py"}
 NAMES = sorted({path.name for path in EXAMPLES.glob("*.py")} - WITH_THE_STOCK_CLIENT)
 # What each leaves behind.
 FILES = {
+    "call.py": ("answer.wav",),
     "draw.py": ("fox.png", "fox.wav"),
     "many.py": ("fox.png", "banana.png"),
     "see_and_hear.py": (),
@@ -32,7 +33,7 @@ def test_all_are_here() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_it_runs(name: str, server: RealServer, tmp_path: Path) -> None:
+async def test_it_runs(name: str, server: RealServer, grpc_target: str, tmp_path: Path) -> None:
     """Catches an example that has stopped working."""
     ran = await run(str(EXAMPLES / name), url=server.url, folder=tmp_path)
     assert (ran.code, ran.err) == (0, "")
