@@ -125,7 +125,7 @@ async def test_transcribe(server: RealServer, by_utterance: bool) -> None:
     assert replies[-1].done.audio.ToTimedelta().total_seconds() == pytest.approx(len(samples) / RATE, abs=0.01)
     assert replies[-1].done.usage.prompt_audio_tokens > 0
     if by_utterance:
-        assert [reply.WhichOneof("event") for reply in replies][0] == "speech_started"
+        assert replies[0].WhichOneof("event") == "speech_started"
         assert any(reply.HasField("utterance") and not reply.utterance.is_final for reply in replies)
 
 
