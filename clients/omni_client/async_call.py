@@ -105,8 +105,10 @@ class AsyncCall:
         await self._put(self._wire.truncate_request(response_id, heard))
 
     async def played(self, response_id: str, heard: float) -> None:
-        """How many seconds of an answer have been heard so far, for a better guess at an interruption."""
-        await self._put(self._wire.playback_request(response_id, heard))
+        """How many seconds of an answer have been heard so far, for a better guess at an interruption. Without effect after
+        `finish()`: an answer that is heard then cannot be interrupted."""
+        if not self._over:
+            await self._put(self._wire.playback_request(response_id, heard))
 
     async def finish(self) -> None:
         """Nothing more will be sent. The open turn is ended and answered, and then the events end."""

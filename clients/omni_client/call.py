@@ -112,8 +112,10 @@ class Call:
         self._put(self._wire.truncate_request(response_id, heard))
 
     def played(self, response_id: str, heard: float) -> None:
-        """How many seconds of an answer have been heard so far, for a better guess at an interruption."""
-        self._put(self._wire.playback_request(response_id, heard))
+        """How many seconds of an answer have been heard so far, for a better guess at an interruption. Without effect after
+        `finish()`: an answer that is heard then cannot be interrupted."""
+        if not self._over.is_set():
+            self._put(self._wire.playback_request(response_id, heard))
 
     def finish(self) -> None:
         """Nothing more will be sent. The open turn is ended and answered, and then the events end."""

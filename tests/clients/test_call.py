@@ -121,6 +121,7 @@ async def test_what_goes_up(kind: str) -> None:
         await call.do("played", "r1", 0.5)
         await call.do("finish")
         await call.do("finish")  # once is enough, twice is no fault
+        await call.do("played", "r1", 0.75)  # of no use any more, and no fault
         assert await call.rest() == []
         with pytest.raises(OmniError, match="over"):
             await call.do("send_text", "too late")
