@@ -38,6 +38,7 @@ check: install
 bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.spans
+	$(BIN)/python -m bench.speech
 
 protos: install  ## write the stubs after a change in protos/
 	$(BIN)/python protos/generate.py
