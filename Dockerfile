@@ -21,7 +21,7 @@ RUN if [ "$DEVICE" = cpu ]; then \
     fi
 USER omni
 ENV OMNI_HOST=0.0.0.0 OMNI_PORT=8000 HF_HUB_OFFLINE=1
-EXPOSE 8000
+EXPOSE 8000 8001
 HEALTHCHECK --start-period=300s --interval=15s --timeout=5s \
   CMD python -c "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/ready', timeout=4)"
 ENTRYPOINT ["omni-server"]

@@ -56,9 +56,9 @@ async def serve(settings: Settings) -> None:
             if self.started:
                 host, port = self.servers[0].sockets[0].getsockname()[:2]
                 host = f"[{host}]" if ":" in host else host
-                grpc = f", gRPC on {host}:{rpc.port}" if rpc.port is not None else ""
-                scheme = "https" if self.config.is_ssl else "http"
-                print(f"omni-server is ready on {scheme}://{host}:{port}{grpc}", flush=True)
+                if rpc.port is not None:
+                    print(f"omni-server answers gRPC on {host}:{rpc.port}")
+                print(f"omni-server is ready on {'https' if self.config.is_ssl else 'http'}://{host}:{port}", flush=True)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             await asyncio.gather(super().shutdown(sockets), rpc.drain())

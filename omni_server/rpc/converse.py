@@ -26,11 +26,11 @@ from omni_server.rpc.reading import (
     read_sampling,
 )
 from omni_server.rpc.writing import (
-    HEAVY,
     MODALITIES,
     Fields,
     SoundWriter,
     duration,
+    heavy,
     plain_event,
     problem_of,
     timing_message,
@@ -181,8 +181,8 @@ async def converse(session: Session, live: LiveConfig, context: Any) -> None:
 
 async def speak(session: Session, writer: LiveWriter, context: Any) -> None:
     async for event in session.events():
-        heavy = isinstance(event, ResponsePart) and isinstance(event.event, HEAVY)
-        for message in await asyncio.to_thread(writer.feed, event) if heavy else writer.feed(event):
+        in_thread = isinstance(event, ResponsePart) and heavy(event.event, writer.format)
+        for message in await asyncio.to_thread(writer.feed, event) if in_thread else writer.feed(event):
             await context.write(message)
 
 
@@ -216,7 +216,7 @@ class LiveWriter:
     """`feed(event)` gives the messages of the wire. Sync, no sockets, no clock."""
 
     def __init__(self, format: SoundFormat) -> None:
-        self._format = format
+        self.format = format
         self._sequence = 0
         self._sound = SoundWriter(format)
 
@@ -234,7 +234,7 @@ class LiveWriter:
             case ResponsePart(event=part):
                 return [plain_event(part)]
             case ResponseStarted(response_id=id, turn_id=turn):
-                self._sound = SoundWriter(self._format)
+                self._sound = SoundWriter(self.format)
                 return [{"response_started": converse_pb2.ResponseStarted(response_id=id, turn_id=turn)}]
             case ResponseDone(ending=ending):
                 broken_off = ending in (Ending.INTERRUPTED, Ending.CANCELLED)

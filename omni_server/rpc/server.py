@@ -10,10 +10,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from omni.compat import riva_asr_pb2_grpc, riva_tts_pb2_grpc
 from omni.v1 import omni_service_pb2, omni_service_pb2_grpc
 from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.errors import ConfigError
+from omni_server.rpc.riva import RivaRecognition, RivaSynthesis
 from omni_server.rpc.service import OmniService
 from omni_server.vad import Ears
 
@@ -35,6 +37,10 @@ class RpcServer:
         self.port: int | None = None
         self._service = OmniService(door, ears)
         omni_service_pb2_grpc.add_OmniServiceServicer_to_server(self._service, self._server)
+        calls = self._service.calls
+        recognition, synthesis = RivaRecognition(door, ears, calls), RivaSynthesis(door, calls)
+        riva_asr_pb2_grpc.add_RivaSpeechRecognitionServicer_to_server(recognition, self._server)
+        riva_tts_pb2_grpc.add_RivaSpeechSynthesisServicer_to_server(synthesis, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if door.settings.grpc_reflection:
             add_reflection(self._server, SERVICE, health.SERVICE_NAME)

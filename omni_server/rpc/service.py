@@ -17,7 +17,7 @@ from omni_server.rpc.calls import answered
 from omni_server.rpc.converse import converse, read_config
 from omni_server.rpc.reading import read_generate, read_synthesize
 from omni_server.rpc.transcribe import transcribe
-from omni_server.rpc.writing import HEAVY, MODALITIES, EventWriter, Fields
+from omni_server.rpc.writing import MODALITIES, EventWriter, Fields, heavy
 from omni_server.session import Session
 from omni_server.types import AudioDelta, Done, Event, Request, SpanClosed, TextDelta
 from omni_server.vad import Ears
@@ -128,9 +128,12 @@ async def played(door: Door, request: Request, fields: Mapping[str, str]) -> Asy
 
 async def written(events: AsyncIterator[Event], writer: EventWriter) -> AsyncGenerator[Fields, None]:
     async for event in events:
-        heavy = isinstance(event, HEAVY)
-        for fields in await asyncio.to_thread(writer.feed, event) if heavy else writer.feed(event):
+        for fields in await fields_of(event, writer):
             yield fields
+
+
+async def fields_of(event: Event, writer: EventWriter) -> list[Fields]:
+    return await asyncio.to_thread(writer.feed, event) if heavy(event, writer.format) else writer.feed(event)
 
 
 async def spoken(events: AsyncIterator[Event], writer: EventWriter) -> AsyncGenerator[Fields, None]:
@@ -151,6 +154,6 @@ async def spoken(events: AsyncIterator[Event], writer: EventWriter) -> AsyncGene
                 raise DecodeFailed("the voice was cut off: the model's context has no room for all of `text`", param="text")
             case _:
                 pass
-        for fields in await asyncio.to_thread(writer.feed, event):
+        for fields in await fields_of(event, writer):
             if fields.keys() & {"audio_delta", "text_delta", "done"}:
                 yield fields

@@ -35,10 +35,13 @@ MODALITIES = {
 }
 FINISH_REASONS = {"stop": events_pb2.FINISH_REASON_STOP, "length": events_pb2.FINISH_REASON_LENGTH}
 MOMENTS = ("prompt", "first_token", "first_audio", "first_image", "total")
-# Making one of these takes milliseconds, too long for the event loop.
-HEAVY = ImageReady | AudioDelta | Done
 
 Fields = dict[str, Any]  # one entry: the name of a oneof's field, and its message
+
+
+def heavy(event: object, format: SoundFormat) -> bool:
+    """Whether writing it takes milliseconds, too long for the event loop: a PNG does, and sound that is compressed."""
+    return isinstance(event, ImageReady) or (format.encoding != "pcm16" and isinstance(event, AudioDelta | Done))
 
 
 def duration(seconds: float) -> duration_pb2.Duration:
@@ -50,6 +53,7 @@ class EventWriter:
     """`feed(event)` gives the events of the wire. The sound of all spans is one stream in the format that was asked for."""
 
     def __init__(self, format: SoundFormat) -> None:
+        self.format = format
         self._line = SpansInLine()
         self._sound = SoundWriter(format)
 
