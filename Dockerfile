@@ -10,6 +10,8 @@ COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY requirements requirements
 COPY omni_server omni_server
 COPY decoders decoders
+COPY omni omni
+COPY clients/omni_client clients/omni_client
 RUN if [ "$DEVICE" = cpu ]; then \
       pip install --no-cache-dir -c requirements/cpu.txt -r requirements/torch-cpu.txt \
       && pip install --no-cache-dir -c requirements/cpu.txt ".[cpu]" \
@@ -19,7 +21,7 @@ RUN if [ "$DEVICE" = cpu ]; then \
     fi
 USER omni
 ENV OMNI_HOST=0.0.0.0 OMNI_PORT=8000 HF_HUB_OFFLINE=1
-EXPOSE 8000
+EXPOSE 8000 8001
 HEALTHCHECK --start-period=300s --interval=15s --timeout=5s \
   CMD python -c "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/ready', timeout=4)"
 ENTRYPOINT ["omni-server"]

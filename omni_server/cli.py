@@ -1,4 +1,4 @@
-"""The command line: `omni-server serve` and `omni-server doctor`. Flags are the fields of `config.Settings`."""
+"""The command line. Flags of `serve` and `doctor` are the fields of `config.Settings`; `chat`, `draw`, ... are the SDK's."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ from collections.abc import Sequence
 from dataclasses import fields
 from types import FrameType
 
+import omni_client.cli
 from omni_server import __version__
 from omni_server.config import Settings, flag_of, read_settings, variable_of
 from omni_server.errors import OmniError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    given = vars(_parser().parse_args(arguments))
+    parsed = _parser().parse_args(arguments)
+    if parsed.command in omni_client.cli.COMMANDS:
+        return omni_client.cli.run(parsed, "omni-server")
+    given = vars(parsed)
     command = given.pop("command")
     try:
         settings = read_settings({name: text for name, text in given.items() if text is not None}, os.environ)
@@ -41,7 +45,7 @@ async def serve(settings: Settings) -> None:
     try:
         import uvicorn
 
-        from omni_server.app import open_pipeline
+        from omni_server.app import open_pipeline, open_rpc
         from omni_server.rest import create_app
     except ImportError as missing:
         raise OmniError(f"this installation cannot serve: {missing}; `omni-server doctor` tells what is missing") from missing
@@ -51,16 +55,24 @@ async def serve(settings: Settings) -> None:
             await super().startup(sockets)
             if self.started:
                 host, port = self.servers[0].sockets[0].getsockname()[:2]
-                print(f"omni-server is ready on http://{f'[{host}]' if ':' in host else host}:{port}", flush=True)
+                host = f"[{host}]" if ":" in host else host
+                if rpc.port is not None:
+                    print(f"omni-server answers gRPC on {host}:{rpc.port}")
+                print(f"omni-server is ready on {'https' if self.config.is_ssl else 'http'}://{host}:{port}", flush=True)
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await asyncio.gather(super().shutdown(sockets), rpc.drain())
 
     print(f"omni-server is loading {settings.checkpoint} ...", flush=True)
-    async with open_pipeline(settings) as pipeline:
+    async with open_pipeline(settings) as pipeline, open_rpc(pipeline, settings) as rpc:
         config = uvicorn.Config(
             create_app(pipeline, settings),
             host=settings.host,
             port=settings.port,
             log_level="warning",
             timeout_graceful_shutdown=settings.shutdown_seconds,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
         )
         try:
             await Server(config).serve()
@@ -100,4 +112,5 @@ def _parser() -> argparse.ArgumentParser:
                 command.add_argument(flag_of(setting), nargs="?", const="true", metavar="VALUE", help=described)
             else:
                 command.add_argument(flag_of(setting), metavar="VALUE", help=described)
+    omni_client.cli.add_commands(commands)
     return parser

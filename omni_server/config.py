@@ -117,6 +117,11 @@ class Settings:
 
     host: str = _setting("127.0.0.1", _text, "address to listen on")
     port: int = _setting(8000, _whole(0, 65535), "port to listen on; 0 takes a free one")
+    grpc_port: int | None = _setting(None, _whole(0, 65535), "port for gRPC; 0 for no gRPC; one above --port by default")
+    grpc_reflection: bool = _setting(True, _switch, "tell gRPC clients which methods there are")
+    grpc_keepalive_seconds: float = _setting(30.0, _seconds, "silence after which a gRPC client is asked whether it is there")
+    tls_cert: Path | None = _setting(None, Path, "PEM file of the certificate chain; with it, REST and gRPC speak TLS only")
+    tls_key: Path | None = _setting(None, Path, "PEM file of the certificate's private key")
     checkpoint: Path = _setting(EMBEDDED_CHECKPOINT, Path, "checkpoint folder with omni.json; the one inside by default")
     served_name: str | None = _setting(None, _text, "model name that clients use; the checkpoint's own by default")
     device: str = _setting("auto", _one_of("auto", "cpu", "cuda"), "where the models run: auto, cpu or cuda")
@@ -142,11 +147,19 @@ class Settings:
     max_media_bytes: int = _setting(20 << 20, _size, "largest picture or utterance, as a file")
     max_pixels: int = _setting(32_000_000, _whole(1, 1 << 30), "largest picture, width times height")
     max_audio_seconds: float = _setting(600.0, _seconds, "longest utterance")
+    max_turn_seconds: float = _setting(60.0, _seconds, "longest turn of a live conversation; it ends there")
     allow_media_urls: bool = _setting(False, _switch, "fetch pictures and utterances from http(s) URLs")
     media_hosts: tuple[str, ...] = _setting((), _hosts, "only fetch from these hosts, separated by commas")
     allow_private_media_urls: bool = _setting(False, _switch, "also fetch from private and loopback addresses")
     media_url_seconds: float = _setting(10.0, _seconds, "time limit for fetching one URL")
     shutdown_seconds: int = _setting(30, _whole(0, 3600), "time that running replies get when the server stops")
+
+    @property
+    def rpc_port(self) -> int | None:
+        """The port to listen on for gRPC, 0 for a free one; None for no gRPC."""
+        if self.grpc_port is None:
+            return self.port + 1 if self.port else 0
+        return self.grpc_port or None
 
     @property
     def model_threads(self) -> int:
@@ -196,4 +209,7 @@ def read_settings(flags: Mapping[str, str], environ: Mapping[str, str]) -> Setti
             f"`{settings.max_body_bytes}`, for media arrive inside the body",
             param="--max-media-bytes",
         )
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        given, missing = ("--tls-key", "--tls-cert") if settings.tls_cert is None else ("--tls-cert", "--tls-key")
+        raise ConfigError(f"{given} is set without {missing}; expected both, or neither for no TLS", param=missing)
     return settings

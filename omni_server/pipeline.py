@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from omni_server.checkpoint import Checkpoint
@@ -17,7 +17,7 @@ from omni_server.reply import Reply
 from omni_server.router import Router
 from omni_server.senses import Sense
 from omni_server.text import TextCodec
-from omni_server.types import AudioPart, Encoding, Event, ImagePart, Modality, Request
+from omni_server.types import AudioPart, Encoding, Event, ImagePart, Modality, Request, Sampling
 
 
 class Pipeline:
@@ -49,7 +49,7 @@ class Pipeline:
     async def respond(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
         """Steps 2 to 7 of one request. Entering raises what is wrong with the request; the iterator then ends in exactly one
         Done or Failed. Leaving, at any moment, cancels the backbone and every open span."""
-        self._check(request)
+        self.check(request)
         clock = asyncio.get_running_loop().time
         accepted = clock()
         # 2 load, 3 encode
@@ -65,6 +65,19 @@ class Pipeline:
         reply = Reply(request, prompt, self._codec, self._decoders, self._lanes, rate, lambda: clock() - accepted)
         async with reply.run(tokens, router):
             yield reply.events()
+
+    async def prepare(self, part: ImagePart | AudioPart) -> None:
+        """Steps 2 and 3 of one part, ahead of the request that will hold it. Raises what is wrong with it."""
+        await self._encode_part(part)
+
+    async def warm(self, request: Request) -> None:
+        """Steps 2 to 5 of a conversation that goes on: the engine then need not read again what it has read."""
+        encodings = await self._encode(request)
+        prompt = await self._load_lane.run(self._prompter.build, request.messages, encodings)
+        one = Sampling(max_tokens=1)
+        async with aclosing(self.backbone.stream(request.request_id, prompt, one, frozenset({Modality.TEXT}))) as tokens:
+            async for _ in tokens:
+                pass
 
     async def ready(self) -> dict[str, bool]:
         """Whether each modality can be served now."""
@@ -82,7 +95,7 @@ class Pipeline:
         for lane in (self._load_lane, *self._lanes.values(), *(sense.lane for sense in self._senses.values())):
             lane.close()
 
-    def _check(self, request: Request) -> None:
+    def check(self, request: Request) -> None:
         """Refuse what this checkpoint cannot do, before any work."""
         missing = sorted(request.modalities - self.checkpoint.modalities_out)
         if missing:

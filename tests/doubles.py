@@ -8,13 +8,17 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from omni_server.errors import OmniError
+from omni_server.lanes import Lane
 from omni_server.media import MediaLoader
 from omni_server.types import (
     AudioPart,
     DecodeOptions,
     Event,
     ImagePart,
+    Message,
     Modality,
     Picture,
     Prompt,
@@ -33,6 +37,7 @@ class ScriptedCheckpoint:
     modalities_in: frozenset[Modality] = frozenset(Modality)
     modalities_out: frozenset[Modality] = frozenset(Modality)
     voices: tuple[str, ...] = ("mint", "sage")
+    sample_rate: int = 24_000
     context_length: int = 4096
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -60,6 +65,7 @@ class ScriptedPipeline:
         self.loader = loader
         self.modalities = modalities or {"text": True, "image": True, "audio": True}
         self.requests: list[Request] = []
+        self.warmed: list[Request] = []
         self.media: list[Picture | Speech] = []
         self.running = 0
         self.left = 0
@@ -77,6 +83,16 @@ class ScriptedPipeline:
             await asyncio.sleep(0)  # clean-up of the real one waits too; it must get the time
             self.running -= 1
             self.left += 1
+
+    def check(self, request: Request) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def prepare(self, part: ImagePart | AudioPart) -> None:
+        await self._load(Request("prepare", (Message("user", (part,)),)))
+
+    async def warm(self, request: Request) -> None:
+        self.warmed.append(request)
 
     async def ready(self) -> dict[str, bool]:
         return self.modalities
@@ -155,3 +171,21 @@ class ScriptedDecoder:
         if self.gate is not None:
             assert self.gate.wait(10)
         return [[code for codes in self.fed for code in codes]]
+
+
+class LoudEars:
+    """Ears for which a voice is whatever is loud."""
+
+    def __init__(self) -> None:
+        self.lane = Lane("loud")
+        self.opened = 0
+
+    def open(self) -> LoudEars:
+        self.opened += 1
+        return self
+
+    def close(self, stream: object) -> None:
+        self.opened -= 1
+
+    def feed(self, window: np.ndarray) -> float:
+        return 1.0 if float(np.abs(window).max()) > 0.1 else 0.0

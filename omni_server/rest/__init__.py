@@ -6,9 +6,9 @@ from fastapi import FastAPI
 
 from omni_server import __version__
 from omni_server.config import Settings
+from omni_server.door import Door, Responder
 from omni_server.rest import errors
 from omni_server.rest.chat import chat_router
-from omni_server.rest.door import Door, Responder
 from omni_server.rest.health import health_router
 from omni_server.rest.images import images_router
 from omni_server.rest.models import models_router

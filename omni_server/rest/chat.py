@@ -16,12 +16,12 @@ from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from omni_server import types
+from omni_server.door import Door
 from omni_server.errors import OmniError
 from omni_server.rest.body import read_body, unless_gone
 from omni_server.rest.chat_reply import ChatChunks, ChatMessageReply, Envelope
 from omni_server.rest.chat_request import chat_request
 from omni_server.rest.chat_wire import ChatRequest, read_chat
-from omni_server.rest.door import Door
 from omni_server.rest.errors import error_body
 
 logger = logging.getLogger(__name__)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from omni_server.audio_format import AudioWriter, encode, open_writer
 from omni_server.errors import OmniError
-from omni_server.rest.audio_format import AudioWriter, encode, open_writer
-from omni_server.rest.segments import Body, Segments, VoiceLine
+from omni_server.segments import Body, Segments, VoiceLine
 from omni_server.types import (
     AudioDelta,
     Done,
@@ -184,7 +184,8 @@ class ChatChunks:
         chunks.append(self._chunk({}, done.finish_reason))
         if self._envelope.include_usage:
             usage = usage_body(done.usage)
-            chunks.append(self._envelope.wrap("chat.completion.chunk", choices=[], usage=usage))
+            omni = {"seconds": done.seconds}
+            chunks.append(self._envelope.wrap("chat.completion.chunk", choices=[], usage=usage, omni=omni))
         return chunks
 
     def _audio(self, update: Body) -> Body:

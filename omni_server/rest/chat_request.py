@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from omni_server.door import Door
 from omni_server.errors import ModelNotFound, RequestError
 from omni_server.rest.chat_wire import Audio, ChatMessage, ChatRequest, Image, LinkedAudio, Refusal, Text, VoiceId
-from omni_server.rest.door import Door
 from omni_server.types import (
     AudioPart,
     DecodeOptions,

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from omni_server.rest.door import Door
+from omni_server.door import Door
 from omni_server.wording import shown
 
 

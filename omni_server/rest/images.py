@@ -20,13 +20,13 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
+from omni_server.door import Door
 from omni_server.errors import RequestError
+from omni_server.instruction import check_model, instruction
 from omni_server.rest.body import read_body
-from omni_server.rest.door import Door
 from omni_server.rest.fields import JsonFields, Words, only, read_json
-from omni_server.rest.instruction import check_model, instruction
 from omni_server.rest.playing import Answer, played, send_events
-from omni_server.rest.segments import Body, Segments
+from omni_server.segments import Body, Segments
 from omni_server.types import (
     DecodeOptions,
     Done,

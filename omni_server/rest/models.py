@@ -6,8 +6,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from omni_server.door import Door
 from omni_server.errors import ModelNotFound
-from omni_server.rest.door import Door
 from omni_server.wording import shown
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from omni_server.door import Door
 from omni_server.errors import OmniError
 from omni_server.rest.body import unless_gone
-from omni_server.rest.door import Door
 from omni_server.rest.errors import error_body
 from omni_server.types import Event, Request
 

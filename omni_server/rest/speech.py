@@ -15,16 +15,16 @@ from fastapi.responses import Response
 from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
+from omni_server.audio_format import MEDIA_TYPES, AudioWriter, open_writer
+from omni_server.door import Door
 from omni_server.errors import DecodeFailed, RequestError
-from omni_server.rest.audio_format import MEDIA_TYPES, AudioWriter, open_writer
+from omni_server.instruction import check_model, instruction
 from omni_server.rest.body import read_body
 from omni_server.rest.chat_reply import Base64Slices
 from omni_server.rest.chat_wire import VoiceId
-from omni_server.rest.door import Door
 from omni_server.rest.fields import JsonFields, Voice, Words, only, read_json
-from omni_server.rest.instruction import check_model, instruction
 from omni_server.rest.playing import Answer, Headers, played, send_events, send_stream
-from omni_server.rest.segments import Body, Segments, VoiceLine
+from omni_server.segments import Body, Segments, VoiceLine
 from omni_server.types import (
     AudioDelta,
     DecodeOptions,

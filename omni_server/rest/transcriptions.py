@@ -15,15 +15,15 @@ from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from omni_server.config import UrlPolicy
+from omni_server.door import Door
 from omni_server.errors import DecodeFailed, OmniError, RequestError
 from omni_server.fetch import UrlFetcher
+from omni_server.instruction import check_language, check_model, instruction, language_of
 from omni_server.media import MediaLoader
-from omni_server.rest.door import Door
 from omni_server.rest.fields import FormFields, only, read_form
 from omni_server.rest.form import FORM_TYPE, read_file_form
-from omni_server.rest.instruction import check_language, check_model, instruction, language_of
 from omni_server.rest.playing import Answer, played, send_events
-from omni_server.rest.segments import Body
+from omni_server.segments import Body
 from omni_server.types import (
     AudioPart,
     Done,

@@ -14,9 +14,9 @@ import numpy as np
 import PIL.Image
 import uvicorn
 
+from omni_server.audio_format import encode
 from omni_server.config import Settings
 from omni_server.rest import create_app
-from omni_server.rest.audio_format import encode
 from omni_server.types import (
     AudioDelta,
     Done,

@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from omni_server.audio_format import to_pcm16
 from omni_server.errors import DecodeFailed, EngineUnavailable
-from omni_server.rest.audio_format import to_pcm16
 from omni_server.rest.chat_reply import Base64Slices, ChatChunks, ChatMessageReply, Envelope
 from omni_server.types import (
     AudioDelta,
@@ -148,12 +148,13 @@ def test_a_failed_span_is_reported_and_the_rest_goes_on() -> None:
 
 
 def test_the_end_of_a_stream() -> None:
-    """Catches usage in the wrong place: it belongs in one last chunk without choices, and is null before."""
+    """Catches usage or times in the wrong place: they belong in one last chunk without choices; usage is null before."""
     chunks = chunks_of(INTERLEAVED, audio_format="mp3", include_usage=True)
     assert chunks[-2]["choices"][0]["delta"] == {}
     assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
     assert chunks[-1]["choices"] == []
     assert all(chunk["usage"] is None for chunk in chunks[:-1])
+    assert chunks[-1]["omni"] == {"seconds": {"total": 0.5}}
     usage = chunks[-1]["usage"]
     assert usage["total_tokens"] == 100
     assert usage["prompt_tokens_details"]["text_tokens"] == 30 - 9 - 5

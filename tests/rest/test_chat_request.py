@@ -3,10 +3,10 @@
 import pytest
 
 from omni_server.config import Settings
+from omni_server.door import Door, Transcripts
 from omni_server.errors import ModelNotFound, RequestError
 from omni_server.rest.chat_request import chat_request
 from omni_server.rest.chat_wire import ChatRequest
-from omni_server.rest.door import Door, Transcripts
 from omni_server.types import AudioPart, ImagePart, MediaSource, Message, Modality, Request, TextPart
 from tests.doubles import ScriptedPipeline
 from tests.rest.scripts import ask

@@ -10,13 +10,13 @@ import httpx
 import numpy as np
 import openai
 import pytest
+from tests.rest.test_audio_format import decoded
 
+from omni_server.audio_format import MEDIA_TYPES, encode, to_pcm16
 from omni_server.errors import ContextOverflow, DecodeFailed, RequestError
-from omni_server.rest.audio_format import MEDIA_TYPES, encode, to_pcm16
 from omni_server.types import AudioDelta, Failed, Modality, SpanClosed, SpanOpened, TextDelta
 from tests.doubles import Forever, ScriptedPipeline
 from tests.rest.scripts import SAMPLE_RATE, done, door, served, tone, voice, words
-from tests.rest.test_audio_format import decoded
 from tests.rest.test_chat import left_within
 from tests.rest.worded import MODEL, events_of, worded, words_of
 

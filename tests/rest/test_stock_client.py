@@ -8,11 +8,11 @@ import openai
 import PIL.Image
 import pytest
 
+from omni_server.audio_format import to_pcm16
 from omni_server.config import MediaLimits, UrlPolicy
 from omni_server.errors import EngineUnavailable
 from omni_server.fetch import UrlFetcher
 from omni_server.media import MediaLoader
-from omni_server.rest.audio_format import to_pcm16
 from omni_server.types import Failed, Modality, Picture, Speech
 from tests.doubles import ScriptedPipeline
 from tests.rest.scripts import done, picture, png_url, served, tone, voice, wav_base64, words

@@ -6,11 +6,11 @@ from typing import Any
 import openai
 import pytest
 
+from omni_server.audio_format import encode
 from omni_server.config import MediaLimits, Settings, UrlPolicy
 from omni_server.errors import ContextOverflow, EngineUnavailable
 from omni_server.fetch import UrlFetcher
 from omni_server.media import MediaLoader
-from omni_server.rest.audio_format import encode
 from omni_server.types import Failed, Modality, SpanOpened, Speech, TextDelta
 from tests.doubles import Forever, ScriptedPipeline
 from tests.rest.scripts import SAMPLE_RATE, done, door, served, tone, words

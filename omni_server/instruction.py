@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 
 from omni_server.checkpoint import PROMPT_SLOTS
+from omni_server.door import Door
 from omni_server.errors import ModalityUnavailable, ModelNotFound, RequestError
-from omni_server.rest.door import Door
 from omni_server.wording import shown
 
 HANGUL = re.compile("[\u1100-\u11ff\u3130-\u318f\uac00-\ud7a3]")
@@ -31,7 +31,7 @@ def wordings_of(door: Door, prompt: str) -> Mapping[str, str]:
     if not wordings:
         raise ModalityUnavailable(
             f"`{door.model}` cannot be asked for this here: its checkpoint has no wording for `{prompt}`; "
-            f"expected `prompts.{prompt}` in its omni.json. `/v1/chat/completions` takes the request in your own words",
+            f"expected `prompts.{prompt}` in its omni.json. A conversation takes the request in your own words",
             param="model",
         )
     return wordings

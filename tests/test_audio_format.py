@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from omni_server.rest.audio_format import MEDIA_TYPES, encode, open_writer
+from omni_server.audio_format import MEDIA_TYPES, encode, open_writer
 from tests.rest.scripts import SAMPLE_RATE, tone
 
 

@@ -1,4 +1,4 @@
-"""Steps 1 and 8. What every REST resource stands on: the pipeline, the settings, and what was said aloud before."""
+"""Steps 1 and 8. What every door stands on: the pipeline, the settings, and what was said aloud before."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from omni_server.config import Settings
-from omni_server.types import Event, Modality, Request
+from omni_server.types import AudioPart, Event, ImagePart, Modality, Request
 
 
 class Offer(Protocol):
@@ -25,6 +25,8 @@ class Offer(Protocol):
     @property
     def voices(self) -> tuple[str, ...]: ...
     @property
+    def sample_rate(self) -> int: ...
+    @property
     def context_length(self) -> int: ...
     @property
     def prompts(self) -> Mapping[str, Mapping[str, str]]: ...
@@ -37,6 +39,9 @@ class Responder(Protocol):
     def checkpoint(self) -> Offer: ...
 
     def respond(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Event]]: ...
+    def check(self, request: Request) -> None: ...
+    async def prepare(self, part: ImagePart | AudioPart) -> None: ...
+    async def warm(self, request: Request) -> None: ...
     async def ready(self) -> dict[str, bool]: ...
 
 

@@ -55,6 +55,36 @@ class VoiceLine:
         return np.concatenate(ready)
 
 
+class SpansInLine:
+    """Lets every event through at once, but keeps the sound of a later span back until the spans of sound before it are
+    closed. Joined, all sound is then one line."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, list[Event]] = {}  # by span of sound, in order of opening; the first one is on the line
+
+    def feed(self, event: Event) -> list[Event]:
+        match event:
+            case SpanOpened(index=index, modality=Modality.AUDIO):
+                self._waiting[index] = []
+            case AudioDelta(index=index) | SpanClosed(index=index) if index in self._waiting:
+                self._waiting[index].append(event)
+                return self._released()
+            case _:
+                pass
+        return [event]
+
+    def _released(self) -> list[Event]:
+        released: list[Event] = []
+        for index in list(self._waiting):
+            events = self._waiting[index]
+            released += events
+            if not any(isinstance(event, SpanClosed) for event in events):
+                events.clear()
+                break
+            del self._waiting[index]
+        return released
+
+
 @dataclass(slots=True)
 class Segment:
     """What became of one span."""

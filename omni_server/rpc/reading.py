@@ -1,0 +1,171 @@
+"""Step 1. What a message of the wire means: protobuf becomes a `types.Request`, or an error that names the field."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from omni.v1 import content_pb2, omni_service_pb2
+from omni_server.door import Door
+from omni_server.errors import RequestError
+from omni_server.instruction import check_model, instruction
+from omni_server.live_audio import Encoding, output_rate
+from omni_server.types import (
+    AudioPart,
+    DecodeOptions,
+    ImagePart,
+    MediaSource,
+    Message,
+    Modality,
+    Part,
+    Request,
+    Sampling,
+    TextPart,
+)
+from omni_server.wording import shown
+
+LONGEST_TEXT = 4096  # characters to read aloud, as at the REST door
+ROLES = {content_pb2.ROLE_SYSTEM: "system", content_pb2.ROLE_USER: "user", content_pb2.ROLE_ASSISTANT: "assistant"}
+MODALITIES = {
+    content_pb2.MODALITY_TEXT: Modality.TEXT,
+    content_pb2.MODALITY_IMAGE: Modality.IMAGE,
+    content_pb2.MODALITY_AUDIO: Modality.AUDIO,
+}
+ENCODINGS: dict[int, Encoding] = {
+    content_pb2.AUDIO_ENCODING_UNSPECIFIED: "pcm16",
+    content_pb2.AUDIO_ENCODING_PCM_S16LE: "pcm16",
+    content_pb2.AUDIO_ENCODING_OPUS: "opus_packets",
+    content_pb2.AUDIO_ENCODING_WAV: "wav",
+    content_pb2.AUDIO_ENCODING_MP3: "mp3",
+    content_pb2.AUDIO_ENCODING_FLAC: "flac",
+    content_pb2.AUDIO_ENCODING_OGG_OPUS: "opus",
+    content_pb2.AUDIO_ENCODING_AAC: "aac",
+}
+# Field, least and most; the same as at the REST door.
+SAMPLING_LIMITS = (
+    ("temperature", 0.0, 2.0),
+    ("top_p", 1e-6, 1.0),
+    ("top_k", -1, 1 << 20),
+    ("seed", -(1 << 63), (1 << 63) - 1),
+    ("max_tokens", 1, 1 << 20),
+    ("presence_penalty", -2.0, 2.0),
+    ("frequency_penalty", -2.0, 2.0),
+)
+MOST_STOPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SoundFormat:
+    """How sound goes down."""
+
+    encoding: Encoding
+    sample_rate: int
+
+
+def read_generate(asked: omni_service_pb2.GenerateRequest, door: Door) -> tuple[Request, SoundFormat]:
+    _check_model(door, asked.model)
+    if not asked.messages:
+        raise RequestError("`messages` is empty; expected at least one message", param="messages")
+    request = Request(
+        request_id=f"generate-{uuid.uuid4().hex}",
+        messages=read_messages(asked.messages, "messages"),
+        modalities=read_modalities(asked.modalities) | {Modality.TEXT},
+        sampling=read_sampling(asked.sampling),
+        decode=DecodeOptions(voice=asked.voice or None, seed=_seed(asked.sampling)),
+    )
+    return request, read_format(asked.audio, door, "audio")
+
+
+def read_synthesize(asked: omni_service_pb2.SynthesizeRequest, door: Door) -> tuple[Request, SoundFormat]:
+    _check_model(door, asked.model)
+    if not asked.text.strip():
+        raise RequestError("`text` is empty; expected words to read aloud", param="text")
+    if len(asked.text) > LONGEST_TEXT:
+        raise RequestError(f"`text` has `{len(asked.text)}` characters; expected at most {LONGEST_TEXT}", param="text")
+    request = Request(
+        request_id=f"synthesize-{uuid.uuid4().hex}",
+        messages=(Message("user", (TextPart(instruction(door, "speech", asked.text)),)),),
+        modalities=frozenset({Modality.TEXT, Modality.AUDIO}),
+        sampling=read_sampling(asked.sampling),
+        decode=DecodeOptions(voice=asked.voice or None),
+    )
+    return request, read_format(asked.audio, door, "audio")
+
+
+def _check_model(door: Door, model: str) -> None:
+    if model:
+        check_model(door, model)
+
+
+def read_messages(messages: Sequence[content_pb2.Message], param: str) -> tuple[Message, ...]:
+    return tuple(_message(message, f"{param}[{place}]") for place, message in enumerate(messages))
+
+
+def _message(message: content_pb2.Message, at: str) -> Message:
+    if message.role not in ROLES:
+        raise RequestError(f"`{at}.role` is `{message.role}`; expected system, user or assistant", param=f"{at}.role")
+    if not message.parts:
+        raise RequestError(f"`{at}.parts` is empty; expected at least one part", param=f"{at}.parts")
+    role = ROLES[message.role]
+    parts = tuple(_part(part, f"{at}.parts[{place}]") for place, part in enumerate(message.parts))
+    if role == "system" and not all(isinstance(part, TextPart) for part in parts):
+        raise RequestError(f"`{at}.parts` holds media; a system message takes text only", param=f"{at}.parts")
+    return Message(role, parts)
+
+
+def _part(part: content_pb2.Part, at: str) -> Part:
+    match part.WhichOneof("content"):
+        case "text":
+            return TextPart(part.text)
+        case "image":
+            return ImagePart(read_media(part.image, f"{at}.image"))
+        case "audio":
+            return AudioPart(read_media(part.audio, f"{at}.audio"))
+        case _:
+            raise RequestError(f"`{at}` is empty; expected text, image or audio", param=at)
+
+
+def read_media(media: content_pb2.Media, param: str) -> MediaSource:
+    match media.WhichOneof("source"):
+        case "data":
+            return MediaSource(param, data=media.data)
+        case "url":
+            return MediaSource(param, url=media.url)
+        case _:
+            raise RequestError(f"`{param}` is empty; expected data or a url", param=param)
+
+
+def read_modalities(modalities: Sequence[content_pb2.Modality]) -> frozenset[Modality]:
+    for modality in modalities:
+        if modality not in MODALITIES:
+            raise RequestError(f"`modalities` holds `{modality}`; expected text, image or audio", param="modalities")
+    return frozenset(MODALITIES[modality] for modality in modalities)
+
+
+def read_sampling(sampling: content_pb2.Sampling) -> Sampling:
+    values = {name: getattr(sampling, name) for name, _, _ in SAMPLING_LIMITS if sampling.HasField(name)}
+    for name, least, most in SAMPLING_LIMITS:
+        value = values.get(name, least)
+        if not least <= value <= most or not math.isfinite(value):
+            expected = "above 0 up to 1" if name == "top_p" else f"{least:g} to {most:g}"
+            raise RequestError(f"`sampling.{name}` is `{value}`; expected {expected}", param=f"sampling.{name}")
+    if len(sampling.stop) > MOST_STOPS or not all(sampling.stop):
+        raise RequestError(
+            f"`sampling.stop` is {shown(', '.join(sampling.stop))}; expected up to {MOST_STOPS} words, none of them empty",
+            param="sampling.stop",
+        )
+    return Sampling(**values, stop=tuple(sampling.stop))
+
+
+def _seed(sampling: content_pb2.Sampling) -> int | None:
+    return sampling.seed if sampling.HasField("seed") else None
+
+
+def read_format(asked: content_pb2.AudioFormat, door: Door, param: str) -> SoundFormat:
+    if asked.encoding not in ENCODINGS:
+        raise RequestError(f"`{param}.encoding` is `{asked.encoding}`, which is unknown here", param=f"{param}.encoding")
+    encoding = ENCODINGS[asked.encoding]
+    own = door.pipeline.checkpoint.sample_rate
+    return SoundFormat(encoding, output_rate(encoding, asked.sample_rate_hertz, own, f"{param}.sample_rate_hertz"))
