@@ -23,9 +23,9 @@ class Outbox(Generic[Item]):
         self._items.append(item)
         self._wake()
 
-    async def room(self) -> None:
-        """Waits until fewer than CAPACITY wait."""
-        while len(self._items) >= CAPACITY:
+    async def room(self, capacity: int = CAPACITY) -> None:
+        """Waits until fewer than `capacity` wait."""
+        while len(self._items) >= capacity:
             await self._change()
 
     def drop(self, unwanted: Callable[[Item], bool]) -> None:

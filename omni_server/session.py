@@ -18,7 +18,7 @@ from omni_server.door import Door
 from omni_server.errors import ModalityUnavailable, OmniError, OutOfOrder, RequestError
 from omni_server.listening import Heard, Listener, VoiceBegan, VoiceEnded, VoicePaused, VoiceResumed
 from omni_server.live_audio import FrameReader
-from omni_server.outbox import Outbox
+from omni_server.outbox import CAPACITY, Outbox
 from omni_server.scribe import Scribe
 from omni_server.tasks import Tasks
 from omni_server.turns import (
@@ -38,6 +38,8 @@ from omni_server.vad import Ears
 _log = logging.getLogger(__name__)
 
 INTERIM_SECONDS = 1.0  # of new sound between two readings of a turn that is not over
+# A client that reads no faster than it plays must still be heard when it speaks over the answer that waits for it.
+PATIENCE = 4 * CAPACITY
 NOTHING_SAID = "there is nothing to answer; expected a voice, words or a picture before the end of the turn"
 
 
@@ -97,7 +99,7 @@ class Session:
             told = f"`audio.sequence` is `{number}` after `{self._frames}`; expected a number that grows"
             raise OutOfOrder(told, param="audio.sequence")
         self._frames = number or self._frames
-        await self._outbox.room()
+        await self._outbox.room(PATIENCE)
         for heard in await self._ears.lane.run(self._listener.feed, frame):
             self._heard(heard)
         self._write_interim()
@@ -121,7 +123,7 @@ class Session:
 
     async def end_turn(self) -> None:
         """The person's turn is over, whatever they sound like."""
-        await self._outbox.room()
+        await self._outbox.room(PATIENCE)
         if not self._end_turn():
             self._outbox.put(Trouble(RequestError(NOTHING_SAID, param="end_turn")))
 
@@ -176,7 +178,7 @@ class Session:
                 self._commit(self._turn.spoken(recording), recording, end - start)
 
     async def _add(self, part: Part) -> None:
-        await self._outbox.room()
+        await self._outbox.room(PATIENCE)
         self._turn = self._turn or _OpenTurn()
         self._turn.parts.append(part)
         self._answering.drop_guess()

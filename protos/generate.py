@@ -28,6 +28,6 @@ def generate(target: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        generate(PROTOS.parent)
+        generate(Path(sys.argv[1]) if len(sys.argv) > 1 else PROTOS.parent)
     except RuntimeError as refused:
         sys.exit(str(refused))

@@ -1,0 +1,35 @@
+"""A session without any wire: what a slow client, and one that leaves, do to it. The wire's tests hold the rest."""
+
+from __future__ import annotations
+
+import asyncio
+
+from omni_server.config import Settings
+from omni_server.door import Door
+from omni_server.live_audio import PcmReader
+from omni_server.session import Session
+from omni_server.turns import Interrupted, ResponsePart, SessionEvent, SessionSettings
+from omni_server.types import AudioDelta
+from tests.doubles import Forever, LoudEars, ScriptedPipeline
+from tests.rpc.test_converse import ANSWER, RATE, SECOND, TURN
+
+
+async def test_a_client_that_does_not_read_can_still_interrupt() -> None:
+    """Would catch a full queue that makes the server deaf; and sound that is sent although its answer was interrupted."""
+    pipeline = ScriptedPipeline(*ANSWER[:4], *[AudioDelta(1, SECOND, 24_000)] * 500, Forever())
+    ears = LoudEars()
+    seen: list[SessionEvent] = []
+    async with Session(Door(pipeline, Settings()), ears, SessionSettings(), PcmReader(RATE)) as session:
+        for _ in range(2):
+            async with asyncio.timeout(20):
+                for frame in TURN:
+                    await session.hear(frame.audio.audio)
+            for _ in range(200):
+                await asyncio.sleep(0)
+        events = session.events()
+        async with asyncio.timeout(20):
+            while not any(isinstance(event, Interrupted) for event in seen):
+                seen.append(await anext(events))
+    assert not [event for event in seen if isinstance(event, ResponsePart) and isinstance(event.event, AudioDelta)]
+    assert (pipeline.running, ears.opened) == (0, 0)
+    ears.lane.close()
