@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from tests.rest.test_audio_format import decoded
+from tests.test_audio_format import decoded
 
 from omni_server.audio_format import MEDIA_TYPES, encode, to_pcm16
 from omni_server.errors import ContextOverflow, DecodeFailed, RequestError
