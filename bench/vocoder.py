@@ -42,6 +42,7 @@ PUBLISHED = VocoderConfig(
     num_spk=26,
 )
 UNITS = 25  # one second
+PASSES = 4  # of plain and compiled alike, after one that warms up; the best counts
 clock = time.perf_counter
 
 
@@ -151,25 +152,23 @@ def told(name: str, total: float, parts: dict[str, float]) -> None:
 
 
 @torch.inference_mode()
-def speed(name: str, network: UnitBigVGAN, machine: dict[str, float], plain_times: int) -> None:
+def speed(name: str, network: UnitBigVGAN, machine: dict[str, float]) -> None:
     """Plain against compiled at batch 1, part by part, and how far from the floor."""
     window = whole(network)
     flops, activated = operations(network)
     print(f"{name}: {sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters, {flops / 1e9:.1f} GFLOP and "
           f"{activated / 1e6:.1f} M activations a second of sound")  # fmt: skip
     units = torch.tensor(window.units)[None]
-    if plain_times > 1:
-        network(units, window.voice)
-    plain, parts = min((plain_parts(network, window) for _ in range(plain_times)), key=lambda measured: measured[0])
+    expected = network(units, window.voice)[0, 0].numpy()  # warms up, as `vocoder.speak` below does
+    plain, parts = min((plain_parts(network, window) for _ in range(PASSES)), key=lambda measured: measured[0])
     told("plain", plain, parts)
-    expected = network(units, window.voice)[0, 0].numpy() if plain_times > 1 else None
     for precision in ("float32", *(["bfloat16"] if tiles.available() else [])):
         vocoder = CompiledVocoder(network, precision, torch.get_num_threads())
-        (made,), times = vocoder.speak([window]), 1 + 4 * (precision == "bfloat16")
-        quick, parts = min((compiled_parts(vocoder, window) for _ in range(times)), key=lambda measured: measured[0])
+        (made,) = vocoder.speak([window])
+        quick, parts = min((compiled_parts(vocoder, window) for _ in range(PASSES)), key=lambda measured: measured[0])
         told(f"compiled, {precision}", quick, parts)
         floor = flops / machine[precision]
-        error = f", {decibels(expected, made):.0f} dB over its error" if expected is not None else ""
+        error = f", {decibels(expected, made):.0f} dB over its error"
         print(f"    {plain / quick:.1f} x plain; convolutions {parts['convolutions'] / floor:.1f} x the time of as many "
               f"operations in a product, activations {parts['activations'] / activated * 1e9:.2f} ns each{error}")  # fmt: skip
 
@@ -234,8 +233,8 @@ def main() -> None:
     shipped = AudioDecoder.from_pretrained(EMBEDDED)
     torch.manual_seed(0)
     published = UnitBigVGAN(PUBLISHED).eval().requires_grad_(False)
-    speed("shipped", shipped.network, machine, plain_times=3)
-    speed("published structure", published, machine, plain_times=1)
+    speed("shipped", shipped.network, machine)
+    speed("published structure", published, machine)
     print("many voices")
     company("shipped", shipped.network)
     company("published structure", published)

@@ -77,7 +77,6 @@ def convolve(
 ) -> None:
     outputs = out.shape[1]
     sums, zeros = np.empty((ROWS, LANES), np.float32), np.zeros(LANES, np.float32)
-    nothing = zeros.ctypes.data
     for segment in range(len(segments)):
         start, target, length = segments[segment]
         last = length * (share[0] + 1) // share[1]
@@ -90,6 +89,6 @@ def convolve(
                     product(place, x.shape[1] * 4, looks.ctypes.data, len(looks), numbers, weights.shape[2], sums.ctypes.data)
                     for r in range(min(ROWS, last - row)):
                         to = (((target + row + r) * step + phase) * outputs + column * LANES) * 4
-                        kept = residual.ctypes.data + to if len(residual) else nothing
-                        held = out.ctypes.data + to if add else nothing
+                        kept = residual.ctypes.data + to if len(residual) else zeros.ctypes.data
+                        held = out.ctypes.data + to if add else zeros.ctypes.data
                         settle(out.ctypes.data + to, sums.ctypes.data + r * LANES * 4, base, kept, held, wide)

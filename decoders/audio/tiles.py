@@ -158,7 +158,6 @@ def convolve(
     stride, depths, outputs = x.shape[1] * 2, len(looks), out.shape[1]
     sums = np.empty((2 * ROWS, 2 * COLUMNS), np.float32)
     zeros = np.zeros(2 * COLUMNS, np.float32)
-    nothing = zeros.ctypes.data
     shapes = np.zeros(64, np.uint8)  # palette 1, every register 16 rows of 64 bytes
     shapes[0] = 1
     for register in range(8):
@@ -184,10 +183,11 @@ def convolve(
                     take(sums.ctypes.data)
                     for r in range(min(2 * ROWS, last - row)):
                         to = (((target + row + r) * step + phase) * outputs + column * COLUMNS) * 4
-                        kept = residual.ctypes.data + to if len(residual) else nothing
-                        held = out.ctypes.data + to if add else nothing
+                        kept = residual.ctypes.data + to if len(residual) else zeros.ctypes.data
+                        held = out.ctypes.data + to if add else zeros.ctypes.data
                         made, base = sums.ctypes.data + r * 128, bias.ctypes.data + column * COLUMNS * 4
                         settle(out.ctypes.data + to, made, base, kept, held, min(COLUMNS, wide))
                         if wide > COLUMNS:
                             settle(out.ctypes.data + to + 64, made + 64, base + 64, kept + 64, held + 64, wide - COLUMNS)
     end()
+    shapes[0] = 0  # numba frees an array after its last use, and an address alone is none
