@@ -80,7 +80,7 @@ def middle(dtype: torch.dtype, steps: int = 2) -> Case:
     pipeline = TokenDiffusionPipeline(transformer, vae, embedder, FlowMatchEulerDiscreteScheduler())
     millions = sum(weight.numel() for weight in transformer.parameters()) / 1e6
     name = f"middle, {millions:.0f} M, {str(dtype).removeprefix('torch.')}, {steps} steps"
-    return Case(name, pipeline, drawings(pipeline, (16, 16), steps), 1 if dtype is torch.float32 else 3)
+    return Case(name, pipeline, drawings(pipeline, (16, 16), steps), 3)
 
 
 def loop(pipeline: TokenDiffusionPipeline, wishes: list[Drawing]) -> list[Tensor]:
