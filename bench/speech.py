@@ -212,7 +212,7 @@ async def cancel_to_free(pipeline: Pipeline) -> None:
                 if isinstance(event, Done):
                     break
                 moments.append(time.perf_counter())
-                if len(moments) == 12:
+                if len(moments) == 4:
                     break
             under_way = pipeline.backbone.unfinished_requests()  # type: ignore[attr-defined]
             left = time.perf_counter()
