@@ -25,7 +25,9 @@ COMPONENTS = (
     "image_decoder",
     "audio_encoder",
     "audio_codebook",
+    "sound_compressor",
     "audio_decoder",
+    "voice_cloner",
 )
 # How this model wants to be asked, by what is asked for; each wording holds its slot once.
 PROMPT_SLOTS = {"speech": "{input}", "picture": "{prompt}", "transcription": ""}
@@ -125,12 +127,17 @@ def read_checkpoint(root: Path, *, verify_hashes: bool = True) -> Checkpoint:
 
 def write_hashes(root: Path, facts: dict[str, Any]) -> None:
     """Write `omni.json` at `root` from `facts`, with the components found there and the SHA-256 of each weight file."""
-    components = {}
+    hashes = {}
     for name in COMPONENTS:
         weights = sorted((root / name).rglob("*.safetensors")) if (root / name).is_dir() else []
         if weights:
-            components[name] = {file.relative_to(root / name).as_posix(): sha256_of(file) for file in weights}
-    document = {"format": FORMAT, "version": VERSION, **facts, "components": components}
+            hashes[name] = {file.relative_to(root / name).as_posix(): sha256_of(file) for file in weights}
+    write_facts(root, facts, hashes)
+
+
+def write_facts(root: Path, facts: Mapping[str, Any], hashes: Mapping[str, Mapping[str, str]]) -> None:
+    """Write `omni.json` where the hashes of the components' weight files are known."""
+    document = {"format": FORMAT, "version": VERSION, **facts, "components": {n: hashes[n] for n in COMPONENTS if n in hashes}}
     (root / "omni.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
