@@ -41,6 +41,7 @@ class VllmBackbone:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self._checkpoint = checkpoint
+        self._adapters = _adapters(settings)
         self._defaults = _generation_defaults(checkpoint.folders["backbone"])
         self._grammar = lru_cache(maxsize=None)(lambda modalities: span_grammar(checkpoint, modalities))
         try:
@@ -62,7 +63,9 @@ class VllmBackbone:
 
         parameters = self._sampling_parameters(prompt, sampling, modalities)
         try:
-            async with aclosing(self._engine.generate(_engine_input(prompt), parameters, request_id)) as outputs:
+            adapter = self._adapters.get(sampling.adapter) if sampling.adapter is not None else None
+            generated = self._engine.generate(_engine_input(prompt), parameters, request_id, lora_request=adapter)
+            async with aclosing(generated) as outputs:
                 async for output in outputs:
                     reply = output.outputs[0]
                     yield TokenChunk(tuple(reply.token_ids), reply.finish_reason, output.num_cached_tokens or 0)
@@ -92,6 +95,7 @@ class VllmBackbone:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+        grammar = self._grammar(modalities)
         room = self._checkpoint.context_length - len(prompt.token_ids)
         chosen = {
             "temperature": sampling.temperature,
@@ -104,7 +108,7 @@ class VllmBackbone:
             max_tokens=min(sampling.max_tokens or room, room),
             presence_penalty=sampling.presence_penalty,
             frequency_penalty=sampling.frequency_penalty,
-            structured_outputs=StructuredOutputsParams(grammar=self._grammar(modalities)),
+            structured_outputs=StructuredOutputsParams(grammar=grammar) if grammar is not None else None,
             output_kind=RequestOutputKind.DELTA,
             detokenize=False,
         )
@@ -138,10 +142,9 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, *, on_cpu: boo
         "max_num_queued_reqs": settings.max_queued,
     }
     if checkpoint.modalities_in - {Modality.TEXT}:
-        architectures = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
         arguments["hf_overrides"] = {
             "architectures": [ARCHITECTURE],
-            "language_model_architectures": architectures,
+            "language_model_architectures": _language_architectures(folder),
         }
     if on_cpu:
         arguments |= {
@@ -151,12 +154,27 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, *, on_cpu: boo
             "block_size": 32,
             "kv_cache_memory_bytes": settings.kv_cache_bytes or _cache_for(folder, checkpoint, settings),
         }
-    return arguments
+        if settings.processes > 1:
+            del arguments["distributed_executor_backend"]
+    # What is said in vLLM's own words wins over what was found out here.
+    return arguments | settings.engine_arguments
+
+
+def _language_architectures(folder: Path) -> list[str]:
+    """The architecture of the language model itself: that of the folder, or of the text model inside of it."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "text_config" not in config:
+        return list(config["architectures"])
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    text = AutoConfig.for_model(**config["text_config"])
+    return [AutoModelForCausalLM._model_mapping[type(text)].__name__]
 
 
 def _cache_for(folder: Path, checkpoint: Checkpoint, settings: Settings) -> int:
     """Bytes for every concurrent reply at full context, in float32, at most 4 GiB: the engine touches all of it at start."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config") or config
     heads = config.get("num_key_value_heads", config["num_attention_heads"])
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     per_token = 2 * 4 * config["num_hidden_layers"] * heads * width
@@ -187,6 +205,15 @@ def _engine_input(prompt: Prompt) -> Any:
         hashes.setdefault(modality, []).append(place.encoding.digest)
         places.setdefault(modality, []).append(PlaceholderRange(offset=place.offset, length=place.length))
     return mm_input(token_ids, MultiModalKwargsItems(items), hashes, places)
+
+
+def _adapters(settings: Settings) -> dict[str, Any]:
+    """Adapters by name, in the engine's own form; their numbers only have to differ."""
+    if not settings.lora_modules:
+        return {}
+    from vllm.lora.request import LoRARequest
+
+    return {name: LoRARequest(name, number, str(path)) for number, (name, path) in enumerate(settings.lora_modules.items(), 1)}
 
 
 def _generation_defaults(folder: Path) -> dict[str, Any]:

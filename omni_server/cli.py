@@ -1,4 +1,4 @@
-"""The command line: `omni-server serve` and `omni-server doctor`. Flags are the fields of `config.Settings`."""
+"""The command line: serve, doctor, convert, inspect. Flags of the first two are the fields of `config.Settings`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(_parser().parse_args(arguments))
     command = given.pop("command")
     try:
+        if command in ("convert", "inspect"):
+            from omni_server import offline
+
+            return offline.run(command, given)
         settings = read_settings({name: text for name, text in given.items() if text is not None}, os.environ)
         if command == "doctor":
             from omni_server.doctor import examine
@@ -100,4 +104,7 @@ def _parser() -> argparse.ArgumentParser:
                 command.add_argument(flag_of(setting), nargs="?", const="true", metavar="VALUE", help=described)
             else:
                 command.add_argument(flag_of(setting), metavar="VALUE", help=described)
+    from omni_server.offline import add_commands
+
+    add_commands(commands)
     return parser

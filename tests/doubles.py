@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from omni_server.errors import OmniError
 from omni_server.media import MediaLoader
 from omni_server.types import (
+    REPLIES,
     AudioPart,
     DecodeOptions,
     Event,
@@ -30,8 +31,8 @@ class ScriptedCheckpoint:
     """The facts of a checkpoint that a door looks at."""
 
     name: str = "omni-scripted"
-    modalities_in: frozenset[Modality] = frozenset(Modality)
-    modalities_out: frozenset[Modality] = frozenset(Modality)
+    modalities_in: frozenset[Modality] = REPLIES
+    modalities_out: frozenset[Modality] = REPLIES
     voices: tuple[str, ...] = ("mint", "sage")
     context_length: int = 4096
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

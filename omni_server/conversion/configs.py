@@ -1,4 +1,4 @@
-"""Offline. The config.json of each component, from the published sections; sizes that they do not state come from the tensors."""
+"""Offline. The config.json of each component, from the published sections; unstated sizes come from the tensors."""
 
 from __future__ import annotations
 
@@ -65,7 +65,9 @@ def _image_encoder(published: Published, hidden: int) -> Config:
 def image_codebook_config(published: Published) -> Config:
     section = published.section("discrete_vision_config")
     if section.get("model_type") != "ta_tok":
-        raise CheckpointError(f"config.json: `discrete_vision_config.model_type` is `{section.get('model_type')}`; expected `ta_tok`")
+        raise CheckpointError(
+            f"config.json: `discrete_vision_config.model_type` is `{section.get('model_type')}`; expected `ta_tok`"
+        )
     tower: Mapping[str, Any] = section.get("vision_config", {})
     arguments: Mapping[str, Any] = section.get("args", {})
     patches = _shape(published, CODEBOOK + "encoder.embeddings.patch_embedding.weight")

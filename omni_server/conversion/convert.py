@@ -1,4 +1,4 @@
-"""Offline. `omni-server convert SRC DST`: the published folder to our format. The order of the work, and what is done already."""
+"""Offline. `omni-server convert SRC DST`: the published folder to our format. The order of the work, and what is done."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ def convert(source: Path, target: Path, options: Options, begin: Callable[[int],
     """
     # 1 read and check everything, before a byte is written
     sources = read_sources(source, options)
-    facts = omni_facts(
-        sources.published, options.name or source.resolve().name, sources.configs, _speakers(sources.archives)
-    )
+    facts = omni_facts(sources.published, options.name or source.resolve().name, sources.configs, _speakers(sources.archives))
     # 2 what is there already
     record = _open_record(target, sources, options)
     # 3 write each weight file that is not there yet
@@ -96,7 +94,9 @@ def read_sources(source: Path, options: Options) -> Sources:
     folder = source / "decoder" / "vision"
     pictures = read_picture_folder(folder) if folder.is_dir() else None
     if pictures is not None and pictures.codes != codebook["codebook_size"]:
-        raise CheckpointError(f"`{folder}` draws `{pictures.codes}` codes; the image codebook has `{codebook['codebook_size']}`")
+        raise CheckpointError(
+            f"`{folder}` draws `{pictures.codes}` codes; the image codebook has `{codebook['codebook_size']}`"
+        )
     archives = {}
     for component, name in ARCHIVES.items():
         path = source / "decoder" / "audio" / name
@@ -121,9 +121,9 @@ def _weight_files(sources: Sources, options: Options) -> dict[str, list[Placed]]
             file = "model.safetensors" if single else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
             files[f"{component}/{file}"] = shard
     if sources.pictures is not None:
-        for relative, tensors in sources.pictures.files.items():
+        for relative, stored_tensors in sources.pictures.files.items():
             narrow = options.narrow and relative.startswith("transformer")
-            files[f"image_decoder/{relative}"] = [_placed(name, stored, narrow) for name, stored in tensors.items()]
+            files[f"image_decoder/{relative}"] = [_placed(name, stored, narrow) for name, stored in stored_tensors.items()]
     return files
 
 

@@ -103,9 +103,9 @@ def _token_embedder(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _vae(config: dict[str, Any]) -> dict[str, Any]:
-    from decoders.image.token_diffusion import AutoencoderKL
+    from decoders.image.token_diffusion import vae_of
 
-    return {"": AutoencoderKL.from_config(config)}
+    return {"": vae_of(config)}
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:

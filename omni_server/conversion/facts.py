@@ -38,7 +38,7 @@ DIALECT: dict[str, Any] = {
         "video": {"type": "image_url", "image_url": {"url": "video.mp4"}},
         "audio": {"type": "input_audio", "input_audio": {"data": "audio.wav", "format": "wav"}},
     },
-    "durations": {"audio": "<|audio_meta_duration|>", "video": "<|video_meta_duration|>"},
+    "durations": {"audio": ["<|audio_meta_duration|>", "{:.2f}s"], "video": ["<|video_meta_duration|>", "{:.0f}s"]},
     "image_input": "rows",
     "thinking": {"on": {"skip_reasoning": False}, "off": {"skip_reasoning": True}, "default": "off"},
     "tags": {
@@ -80,7 +80,9 @@ PROMPTS = {
 }
 
 
-def omni_facts(published: Published, name: str, configs: Mapping[str, Mapping[str, Any]], speakers: Iterable[str]) -> dict[str, Any]:
+def omni_facts(
+    published: Published, name: str, configs: Mapping[str, Mapping[str, Any]], speakers: Iterable[str]
+) -> dict[str, Any]:
     """Raises CheckpointError where tokenizer and config contradict each other."""
     vocabulary = int(configs["backbone"]["vocab_size"])
     codebook = configs["image_codebook"]
@@ -128,10 +130,13 @@ def _band(published: Published, modality: str, size: int, vocabulary: int) -> di
     first, last = (published.tokens[_known(published, token)] for token in names)
     for field in OFFSETS[modality]:
         if field in published.config and published.config[field] != first:
-            raise CheckpointError(f"config.json: `{field}` is `{published.config[field]}`; the tokenizer has `{names[0]}` at `{first}`")
+            raise CheckpointError(
+                f"config.json: `{field}` is `{published.config[field]}`; the tokenizer has `{names[0]}` at `{first}`"
+            )
     if last != first + size - 1 or last >= vocabulary:
         raise CheckpointError(
-            f"the tokenizer has `{names[1]}` at `{last}`; expected `{first + size - 1}`, inside the vocabulary of `{vocabulary}`"
+            f"the tokenizer has `{names[1]}` at `{last}`;"
+            f" expected `{first + size - 1}`, inside the vocabulary of `{vocabulary}`"
         )
     opens, closes = (_known(published, marker) for marker in MARKERS[modality])
     return {"modality": modality, "first": first, "size": size, "open": opens, "close": closes}

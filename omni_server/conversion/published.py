@@ -1,4 +1,4 @@
-"""Offline. The published folder as it lies on disk: its commented config, its tensors by name, its tokenizer. Converts nothing."""
+"""Offline. The published folder as it lies on disk: its commented config, its tensors by name, its tokenizer."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from omni_server.errors import CheckpointError
 
@@ -71,8 +72,9 @@ def read_header(file: Path) -> dict[str, Stored]:
     return stored
 
 
-def _stored(file: Path, entry: Mapping[str, object], base: int) -> Stored:
-    dtype, shape, (first, last) = str(entry["dtype"]), tuple(entry["shape"]), entry["data_offsets"]  # type: ignore[misc,arg-type]
+def _stored(file: Path, entry: Mapping[str, Any], base: int) -> Stored:
+    dtype, shape = str(entry["dtype"]), tuple(int(size) for size in entry["shape"])
+    first, last = (int(offset) for offset in entry["data_offsets"])
     if dtype not in WIDTHS:
         raise CheckpointError(f"`{file}` holds a tensor of type `{dtype}`; expected one of {', '.join(WIDTHS)}")
     if last - first != prod(shape) * WIDTHS[dtype]:

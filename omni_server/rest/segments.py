@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 
 from omni_server.errors import OmniError
-from omni_server.types import AudioDelta, Done, Event, Failed, ImageReady, Modality, SpanClosed, SpanOpened, TextDelta
+from omni_server.types import AudioDelta, Event, ImageReady, Modality, SpanClosed, SpanOpened, TextDelta
 
 Body = dict[str, Any]
 
@@ -91,7 +91,7 @@ class Segments:
                 self.by_index[index].image = image
             case SpanClosed(index=index, error=error):
                 self.by_index[index].error = error
-            case Done() | Failed():
+            case _:
                 pass
 
     def in_order(self) -> list[Segment]:

@@ -22,8 +22,8 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 MANIFEST = Path(__file__).parent / "omni_8b.manifest"
 AUDIO_CODES, IMAGE_CODES, HIDDEN, SIDE = 243, 128, 64, 27
 STRUCTURE = (
-    "<|im_start|>", "<|im_end|>", "<|endofturn|>", "<|stop|>", "<|mime_start|>", "<|mime_end|>", "<|image_start|>", "<|image_end|>",
-    "<|video_start|>", "<|video_end|>", "<|audio_start|>", "<|audio_end|>", "<|discrete_image_start|>",
+    "<|im_start|>", "<|im_end|>", "<|endofturn|>", "<|stop|>", "<|mime_start|>", "<|mime_end|>", "<|image_start|>",
+    "<|image_end|>", "<|video_start|>", "<|video_end|>", "<|audio_start|>", "<|audio_end|>", "<|discrete_image_start|>",
     "<|discrete_image_end|>", "<|discrete_audio_start|>", "<|discrete_audio_end|>", "<|video_aux_start|>", "<|video_aux_end|>",
     "<|audio_aux_start|>", "<|audio_aux_end|>", "<|video_meta_duration|>", "<|audio_meta_duration|>", "<|vision_eol|>",
     "<|vision_eof|>", "<|IMAGE_PAD|>", "<|VIDEO_PAD|>", "<|DISCRETE_IMAGE_PAD|>", "<|VIDEO_AUDIO_PAD|>", "<|AUDIO_PAD|>",

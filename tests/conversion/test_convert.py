@@ -97,7 +97,7 @@ def test_goes_on_where_it_stopped(published: Path, tmp_path: Path) -> None:
 
     with pytest.raises(Stopped):
         convert(published, target, OPTIONS, stops)
-    with pytest.raises(CheckpointError, match="omni.json"):
+    with pytest.raises(CheckpointError, match=r"omni\.json"):
         read_checkpoint(target)
     done = json.loads((target / "conversion.json").read_text(encoding="utf-8"))["files"]
     times = {name: (target / name).stat().st_mtime_ns for name in done}
