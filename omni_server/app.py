@@ -16,6 +16,7 @@ from omni_server.errors import CheckpointError
 from omni_server.fetch import UrlFetcher
 from omni_server.media import MediaLoader
 from omni_server.pipeline import Pipeline
+from omni_server.placement import CPU, Placement, place
 from omni_server.profile import open_checkpoint
 from omni_server.prompt import Prompter
 from omni_server.senses import Sense, VideoSense
@@ -28,12 +29,13 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     """A pipeline that is ready to answer. Components are loaded and checked before the engine starts, so a bad checkpoint
     is refused in a second. Raises CheckpointError, ConfigError or EngineUnavailable."""
     checkpoint = await asyncio.to_thread(_checkpoint, settings)
-    senses, decoders = await asyncio.to_thread(_load_components, checkpoint, settings)
+    placement = place(_gpus(settings), settings.tensor_parallel_size, settings.encoder_device, settings.decoder_device)
+    senses, decoders = await asyncio.to_thread(_load_components, checkpoint, settings, placement)
     codec = TextCodec(checkpoint.folders["backbone"] / "tokenizer.json")
 
     from omni_server.backbone import VllmBackbone
 
-    backbone = VllmBackbone(checkpoint, settings)
+    backbone = VllmBackbone(checkpoint, settings, placement)
     pipeline = Pipeline(
         checkpoint=checkpoint,
         loader=MediaLoader(settings.media_limits, UrlFetcher(settings.url_policy)),
@@ -57,7 +59,15 @@ def _checkpoint(settings: Settings) -> Checkpoint:
     return checkpoint
 
 
-def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[Modality, Sense], dict[Modality, Any]]:
+def _gpus(settings: Settings) -> int:
+    import torch
+
+    return 0 if settings.device == "cpu" else torch.cuda.device_count()
+
+
+def _load_components(
+    checkpoint: Checkpoint, settings: Settings, placement: Placement
+) -> tuple[dict[Modality, Sense], dict[Modality, Any]]:
     """Every encoder, codebook and decoder of the checkpoint, each checked against the facts in omni.json."""
     import torch
 
@@ -66,6 +76,7 @@ def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[M
     config = json.loads((folders["backbone"] / "config.json").read_text(encoding="utf-8"))
     hidden = int((config.get("text_config") or config)["hidden_size"])
     senses: dict[Modality, Sense] = {}
+    where = placement.encoders
     eye: Any = None
     ear: Any = None
     decoders: dict[Modality, Any] = {}
@@ -73,26 +84,29 @@ def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[M
         from omni_server.encoders.vision import ImageCodebook, ImageEncoder
 
         beside = folders["image_encoder"] == folders["backbone"]
-        codebook = None if beside else _load(ImageCodebook.from_pretrained, folders["image_codebook"])
-        eye = _load(ImageEncoder.from_backbone if beside else ImageEncoder.from_pretrained, folders["image_encoder"])
+        codebook = None if beside else _load(ImageCodebook.from_pretrained, folders["image_codebook"], where)
+        eye = _load(ImageEncoder.from_backbone if beside else ImageEncoder.from_pretrained, folders["image_encoder"], where)
         senses[Modality.IMAGE] = _sense(checkpoint, Modality.IMAGE, eye, codebook, hidden)
     if "audio_encoder" in folders:
         from omni_server.encoders.audio import AudioCodebook, AudioEncoder
 
-        codebook = _load(AudioCodebook.from_pretrained, folders["audio_codebook"])
-        ear = _load(AudioEncoder.from_pretrained, folders["audio_encoder"])
+        codebook = _load(AudioCodebook.from_pretrained, folders["audio_codebook"], where)
+        ear = _load(AudioEncoder.from_pretrained, folders["audio_encoder"], where)
         senses[Modality.AUDIO] = _sense(checkpoint, Modality.AUDIO, ear, codebook, hidden)
     if Modality.VIDEO in checkpoint.modalities_in:
         compressor = None
         if "sound_compressor" in folders:
             from omni_server.encoders.mambamia import SoundCompressor
 
-            compressor = _load(SoundCompressor.from_pretrained, folders["sound_compressor"])
+            compressor = _load(SoundCompressor.from_pretrained, folders["sound_compressor"], where)
         senses[Modality.VIDEO] = VideoSense(eye, ear, compressor)
     if "image_decoder" in folders:
         from decoders.image.image import ImageDecoder
 
-        decoders[Modality.IMAGE] = _load(ImageDecoder.from_pretrained, folders["image_decoder"])
+        drawer: Any = _load(ImageDecoder.from_pretrained, folders["image_decoder"])
+        if placement.decoders != CPU:
+            drawer.pipeline.to(placement.decoders)
+        decoders[Modality.IMAGE] = drawer
     if "audio_decoder" in folders:
         from decoders.audio.audio import AudioDecoder
 
@@ -106,10 +120,11 @@ def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[M
     return senses, decoders
 
 
-def _load(load: Callable[[Path], Any], folder: Path) -> Any:
+def _load(load: Callable[[Path], Any], folder: Path, device: str = CPU) -> Any:
     """One component from its folder; whatever is wrong with it is told as a fault of the checkpoint."""
     try:
-        return load(folder)
+        component = load(folder)
+        return component.to(device) if device != CPU else component
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"component `{folder.name}` cannot be loaded: {error}") from error
 

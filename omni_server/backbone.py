@@ -14,6 +14,7 @@ from omni_server.checkpoint import Checkpoint
 from omni_server.config import Settings
 from omni_server.errors import EngineUnavailable, Overloaded, RequestError
 from omni_server.grammar import span_grammar
+from omni_server.placement import Placement, share_of_gpu
 from omni_server.types import Modality, Prompt, Sampling, TokenChunk
 from omni_server.vllm_plugin import ARCHITECTURE
 
@@ -31,7 +32,7 @@ _CPU_ENVIRONMENT = {
 class VllmBackbone:
     """One AsyncLLM over the checkpoint's `backbone/` folder, on CPU or GPU."""
 
-    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
+    def __init__(self, checkpoint: Checkpoint, settings: Settings, placement: Placement) -> None:
         """Starts the engine's process and waits for it: seconds on a CPU, minutes for a large model.
 
         Raises EngineUnavailable where vLLM cannot start, with its own message.
@@ -46,7 +47,7 @@ class VllmBackbone:
         self._grammar = lru_cache(maxsize=None)(lambda modalities: span_grammar(checkpoint, modalities))
         try:
             self._engine: Any = AsyncLLM.from_engine_args(
-                AsyncEngineArgs(**_engine_arguments(checkpoint, settings, on_cpu=self._on_cpu))
+                AsyncEngineArgs(**_engine_arguments(checkpoint, settings, placement, on_cpu=self._on_cpu))
             )
         except Exception as error:
             raise EngineUnavailable(f"the engine did not start: {error}") from error
@@ -127,7 +128,7 @@ def _prepare_environment(settings: Settings) -> bool:
     return on_cpu
 
 
-def _engine_arguments(checkpoint: Checkpoint, settings: Settings, *, on_cpu: bool) -> dict[str, Any]:
+def _engine_arguments(checkpoint: Checkpoint, settings: Settings, placement: Placement, *, on_cpu: bool) -> dict[str, Any]:
     folder = checkpoint.folders["backbone"]
     arguments: dict[str, Any] = {
         "model": str(folder),
@@ -156,8 +157,19 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, *, on_cpu: boo
         }
         if settings.processes > 1:
             del arguments["distributed_executor_backend"]
+    else:
+        arguments["tensor_parallel_size"] = placement.backbone
+        if placement.shares:
+            arguments["gpu_memory_utilization"] = _free_share()
     # What is said in vLLM's own words wins over what was found out here.
     return arguments | settings.engine_arguments
+
+
+def _free_share() -> float:
+    """The encoders and decoders are loaded by now; the engine may take what they have left."""
+    import torch
+
+    return share_of_gpu(*torch.cuda.mem_get_info(0))
 
 
 def _language_architectures(folder: Path) -> list[str]:

@@ -85,6 +85,13 @@ def _switch(value: str) -> bool:
     return meaning[value.strip().lower()]
 
 
+def _device(value: str) -> str:
+    kind, colon, number = value.partition(":")
+    if value not in ("auto", "cpu") and not (kind == "cuda" and colon and number.isdigit()):
+        raise ValueError("auto, cpu or cuda:N")
+    return value
+
+
 def _ratio(value: str) -> float:
     try:
         number = float(value)
@@ -145,6 +152,8 @@ class Settings:
     checkpoint: Path = _setting(EMBEDDED_CHECKPOINT, Path, "checkpoint folder with omni.json; the one inside by default")
     served_name: str | None = _setting(None, _text, "model name that clients use; the checkpoint's own by default")
     device: str = _setting("auto", _one_of("auto", "cpu", "cuda"), "where the models run: auto, cpu or cuda")
+    encoder_device: str = _setting("auto", _device, "where encoders run: auto, cpu or cuda:N")
+    decoder_device: str = _setting("auto", _device, "where pictures are drawn: auto, cpu or cuda:N; voices run on the CPU")
     threads: int | None = _setting(None, _whole(1, 1024), "CPU threads of each model; all cores but one by default")
     kv_cache_bytes: int | None = _setting(None, _size, "memory for the backbone's key-value cache")
     max_num_seqs: int = _setting(16, _whole(1, 4096), "replies that the backbone writes at the same time")

@@ -11,13 +11,13 @@ from typing import Any
 
 from omni_server.checkpoint import Checkpoint
 from omni_server.conversion.tensors import Stored, read_header
+from omni_server.placement import SPARE_BYTES, place
 from omni_server.profile import open_checkpoint
 
 GIB = 1 << 30
 HALF, WHOLE = 2, 4  # bytes of a bfloat16 and of a float32
 WORKING_SHARE = 0.15  # of a component's weights, for what it computes with
-# How much of a GPU is left to the engine's own buffers and to the driver.
-SPARE = 2 * GIB
+DRAWS, ON_CPU = ("image_decoder",), ("audio_decoder", "voice_cloner")
 MACHINES = ((1, 80), (2, 40), (4, 24))
 
 
@@ -85,26 +85,28 @@ def _needs(checkpoint: Checkpoint, components: list[Component], sessions: int) -
     backbone = next(part for part in components if part.name == "backbone")
     beside = [part for part in components if part.name != "backbone"]
     cache = cache_bytes_per_token(checkpoint.folders["backbone"])
-    rest = sum(int(part.running * (1 + WORKING_SHARE)) for part in beside)
+    sees = sum(int(part.running * (1 + WORKING_SHARE)) for part in beside if part.name not in DRAWS + ON_CPU)
+    draws = sum(int(part.running * (1 + WORKING_SHARE)) for part in beside if part.name in DRAWS)
     yield f"backbone in bfloat16: {_size(backbone.running)}"
-    yield f"the rest in float32, and {WORKING_SHARE:.0%} to work with: {_size(rest)}"
+    yield f"encoders in float32, and {WORKING_SHARE:.0%} to work with: {_size(sees)}"
+    yield f"picture decoder, likewise: {_size(draws)}; voices run on the CPU"
     total = cache * checkpoint.context_length * sessions
     yield f"key-value cache: {cache:,} bytes a token; {sessions} replies at full context: {_size(total)}"
     for count, size in MACHINES:
-        yield f"{count} x {size} GB: {placement(backbone.running, rest, cache, count, size * 10**9)}"
+        yield f"{count} x {size} GB: {fitting(backbone.running, sees, draws, cache, count, size * 10**9)}"
 
 
-def placement(backbone: int, rest: int, cache: int, count: int, size: int) -> str:
-    """Where things go on `count` GPUs of `size` bytes: one GPU takes all; else the last one takes what is no backbone."""
-    shared = count == 1
-    share = backbone + (rest if shared else 0)
-    for_backbone = max(1, count - 1)
-    # The engine splits layers over powers of two only, for heads must divide.
-    parallel = 1 << (for_backbone.bit_length() - 1)
-    room = parallel * (size - SPARE) - share
-    if room <= 0 or (not shared and rest > size - SPARE):
+def fitting(backbone: int, sees: int, draws: int, cache: int, count: int, size: int) -> str:
+    """What lies where on `count` GPUs of `size` bytes by the rule of placement.py, and what is left for the cache."""
+    placed = place(count)
+    taken = [backbone // placed.backbone if number < placed.backbone else 0 for number in range(count)]
+    for device, load in ((placed.encoders, sees), (placed.decoders, draws)):
+        taken[int(device.removeprefix("cuda:"))] += load
+    if any(load > size - SPARE_BYTES for load in taken):
         return "does not fit"
-    where = "everything on it" if shared else f"backbone over {parallel} (tensor parallel), encoders and decoders on the last"
+    # The cache is split like the layers, so the fullest of the backbone's GPUs says how much there is.
+    room = placed.backbone * min(size - SPARE_BYTES - load for load in taken[: placed.backbone])
+    where = f"backbone on {placed.backbone}, encoders on {placed.encoders}, pictures on {placed.decoders}"
     return f"{where}; {_size(room)} for the cache, {room // cache:,} tokens"
 
 

@@ -60,11 +60,15 @@ class Markup:
         found = min(((at, mark) for mark in marks if (at := self._held.find(mark)) >= 0), default=None)
         if found is None:
             keep = 0 if ended else _unfinished(self._held, marks)
+            if self.in_thought and not ended:  # line breaks before the closing tag belong to the tag
+                kept = len(self._held) - keep
+                keep += kept - len(self._held[:kept].rstrip("\n"))
             ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
             self._take(ready, pieces, ended=ended)
             return False
         at, mark = found
-        self._take(self._held[:at], pieces, ended=True)
+        before = self._held[:at]
+        self._take(before.rstrip("\n") if self.in_thought else before, pieces, ended=True)
         self._held = self._held[at + len(mark) :]
         self._turn(mark, pieces)
         return True

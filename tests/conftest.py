@@ -46,9 +46,11 @@ async def serving(settings: Settings) -> AsyncIterator[RealServer]:
             while not served.started:
                 await asyncio.sleep(0.01)
             port = served.servers[0].sockets[0].getsockname()[1]
-            yield RealServer(pipeline, f"http://127.0.0.1:{port}")
-            served.should_exit = True
-            await task
+            try:
+                yield RealServer(pipeline, f"http://127.0.0.1:{port}")
+            finally:
+                served.should_exit = True
+                await task
 
 
 @pytest.fixture(scope="session")

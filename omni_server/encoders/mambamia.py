@@ -162,11 +162,11 @@ class SoundCompressor(nn.Module):
     def compress(self, frames: Tensor) -> Tensor:
         """Pads the last chunk with zeros, as the published network does; what is not a number becomes zero."""
         chunk = self.config.chunk_size
-        padded = functional.pad(frames, (0, 0, 0, -len(frames) % chunk))
+        padded = functional.pad(frames.to(self.query_token.device), (0, 0, 0, -len(frames) % chunk))
         inner = self.input_proj(padded).unflatten(0, (-1, chunk))  # [chunks, chunk, inner]
         queries = self.query_token.expand(len(inner), 1, -1)
         places = self.input_norm(torch.cat([inner, queries], dim=1).flatten(0, 1))
         for block in self.model.layers:
             places = block(places)
         kept = self.model.norm_f(places)[chunk :: chunk + 1]
-        return torch.nan_to_num(self.output_proj(kept), nan=0.0)
+        return torch.nan_to_num(self.output_proj(kept), nan=0.0).cpu()

@@ -56,6 +56,11 @@ class ImageCodebook:
             )
         return cls(network)
 
+    def to(self, device: str) -> Self:
+        self.network.to(device)
+        self._directions = self._directions.to(device)
+        return self
+
     def encode(self, media: Image.Image) -> list[int]:
         """Codes in row-major order, each in [0, size)."""
         return self.encode_pixels(square_pixels(media, self.network.config.image_size))
@@ -63,7 +68,7 @@ class ImageCodebook:
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> list[int]:
         """The same of pixels [3, size, size] in 0..1."""
-        codes: list[int] = self.network.codes(pixels[None], self._directions)[0].tolist()
+        codes: list[int] = self.network.codes(pixels[None].to(self._directions.device), self._directions)[0].tolist()
         return codes
 
 
@@ -99,17 +104,26 @@ class ImageEncoder:
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         return encoder
 
+    def to(self, device: str) -> Self:
+        self.tower.to(device)
+        self.projector.to(device)
+        return self
+
     @torch.inference_mode()
     def encode(self, media: Image.Image) -> Tensor:
-        """Embeddings [n, hidden], one for each merged block of patches, in row-major order."""
+        """Embeddings [n, hidden] on the CPU, one for each merged block of patches, in row-major order."""
         projected: Tensor = self.projector(self.encode_features(media))
-        return projected
+        return projected.cpu()
 
     @torch.inference_mode()
     def encode_features(self, media: Image.Image) -> Tensor:
         """The same up to just before the projector: [n, out_hidden]."""
         patches, grid = self.patches(media)
-        features: Tensor = self.tower(patches, grid_thw=grid).pooler_output
+        return self._features(patches, grid)
+
+    def _features(self, patches: Tensor, grid: Tensor) -> Tensor:
+        device = self.projector.weight.device
+        features: Tensor = self.tower(patches.to(device), grid_thw=grid.to(device)).pooler_output
         return features
 
     @torch.inference_mode()
@@ -127,7 +141,7 @@ class ImageEncoder:
                 _normalised(pixels), config.patch_size, config.spatial_merge_size, config.temporal_patch_size
             )
             grid = [len(chunk) // config.temporal_patch_size, height // config.patch_size, width // config.patch_size]
-            features.append(self.projector(self.tower(patches, grid_thw=torch.tensor([grid])).pooler_output))
+            features.append(self.projector(self._features(patches, torch.tensor([grid]))).cpu())
         return torch.cat(features)
 
     def patches(self, media: Image.Image) -> tuple[Tensor, Tensor]:
