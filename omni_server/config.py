@@ -192,6 +192,8 @@ class Settings:
     def engine_arguments(self) -> dict[str, Any]:
         """What was said in vLLM's words; what was not said is left to vLLM and to backbone.py."""
         said = {name: getattr(self, name) for name in ENGINE_SETTINGS}
+        if self.lora_modules and said["enable_lora"] is None:
+            said["enable_lora"] = True
         return {name: value for name, value in said.items() if value is not None} | (self.engine_args or {})
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,27 @@ def text_folder(folder: Path) -> Any:
 
     torch.manual_seed(3)
     return save(HyperCLOVAXForCausalLM(HyperCLOVAXConfig(**TEXT, **MUP, use_post_norm=True)), folder)
+
+
+def adapter_folder(folder: Path, model: Any) -> Any:
+    """An adapter of the text model as PEFT writes it; returns the model with the adapter merged into it."""
+    merged = copy.deepcopy(model)
+    rank, alpha = 4, 8
+    tensors: dict[str, torch.Tensor] = {}
+    torch.manual_seed(6)
+    for name, parameter in merged.named_parameters():
+        if name.endswith(("q_proj.weight", "down_proj.weight")):
+            down = torch.randn(rank, parameter.shape[1]) * 0.2
+            up = torch.randn(parameter.shape[0], rank) * 0.2
+            stem = f"base_model.model.{name.removesuffix('.weight')}"
+            tensors |= {f"{stem}.lora_A.weight": down, f"{stem}.lora_B.weight": up}
+            with torch.no_grad():
+                parameter.add_(alpha / rank * up @ down)
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": alpha, "target_modules": ["q_proj", "down_proj"], "bias": "none"}
+    (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return merged
 
 
 def expert_folder(folder: Path) -> Any:

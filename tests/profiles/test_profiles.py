@@ -55,10 +55,14 @@ def settings(folder: Path, **more: Any) -> Settings:
 
 
 async def test_text_model(tmp_path: Path) -> None:
-    """Would catch a multiplier that is lost or applied twice, and a grammar that forbids what the model wants to say."""
+    """Would catch a multiplier that is lost or applied twice, a grammar that forbids what the model wants to say, and an
+    adapter that is not asked, or that stays."""
     model = folders.text_folder(tmp_path / "text")
-    async with serving(settings(tmp_path / "text")) as server:
+    merged = folders.adapter_folder(tmp_path / "adapter", model)
+    adapted = settings(tmp_path / "text", lora_modules={"fine": str(tmp_path / "adapter")})
+    async with serving(adapted) as server:
         for prompt in PROMPTS:
+            assert await said(server, prompt, model="fine") == expected(merged, prompt_ids(prompt))
             assert await said(server, prompt) == expected(model, prompt_ids(prompt))
         await check_absent_modalities(server)
 
