@@ -146,6 +146,13 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, placement: Pla
         arguments["hf_overrides"] = {
             "architectures": [ARCHITECTURE],
             "language_model_architectures": _language_architectures(folder),
+            "image_token_index": checkpoint.pads.image,  # a draft asks for it
+        }
+    if "backbone_draft" in checkpoint.folders:
+        arguments["speculative_config"] = {
+            "method": "mtp",
+            "model": str(checkpoint.folders["backbone_draft"]),
+            "num_speculative_tokens": 1,
         }
     if on_cpu:
         arguments |= {

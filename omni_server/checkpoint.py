@@ -21,6 +21,7 @@ FORMAT = "omni-checkpoint"
 VERSION = 1
 COMPONENTS = (
     "backbone",
+    "backbone_draft",
     "image_encoder",
     "image_codebook",
     "image_decoder",

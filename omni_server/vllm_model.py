@@ -74,6 +74,7 @@ class OmniForCausalLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP):
         super().__init__()
         config = vllm_config.model_config.hf_config
         text = config.get_text_config()
+        self.config = config  # a draft beside this model reads it
         with self._mark_language_model(vllm_config):
             self.language_model = init_vllm_registered_model(
                 vllm_config,

@@ -32,6 +32,7 @@ FLOORS = (
         "thinking",
         "vllm_plugin",
         "vllm_model",
+        "vllm_draft",
     },
     {"aside", "reply", "pipeline"},
     {"session"},
@@ -41,7 +42,13 @@ FLOORS = (
     {"cli", "__main__"},
 )
 ONLY_IN = {
-    "vllm": {"omni_server/backbone.py", "omni_server/vllm_model.py", "omni_server/vllm_plugin.py", "omni_server/doctor.py"},
+    "vllm": {
+        "omni_server/backbone.py",
+        "omni_server/vllm_model.py",
+        "omni_server/vllm_plugin.py",
+        "omni_server/vllm_draft.py",
+        "omni_server/doctor.py",
+    },
     "pydantic": {"omni_server/rest/"},
     "fastapi": {"omni_server/rest/"},
     "diffusers": {"decoders/image/"},

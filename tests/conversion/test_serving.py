@@ -16,9 +16,26 @@ import pytest
 
 from omni_server.config import Settings
 from omni_server.conversion.convert import convert
+from omni_server.pipeline import Pipeline
+from omni_server.types import (
+    REPLIES,
+    AudioDelta,
+    AudioPart,
+    DecodeOptions,
+    Done,
+    Heard,
+    ImageReady,
+    MediaSource,
+    Message,
+    Request,
+    TextDelta,
+    TextPart,
+    ToolCalled,
+)
 from tests.conftest import RealServer, serving
 from tests.conversion.miniature import write_published
 from tests.conversion.test_convert import OPTIONS, quiet
+from tests.doubles import ScriptedBackbone
 from tests.media_samples import mp4_of, png_of, wav_of_tone
 
 
@@ -113,6 +130,63 @@ async def test_what_is_not_there_is_told(miniature: RealServer) -> None:
     async with httpx.AsyncClient() as http:
         reply = await http.post(miniature.url + "/v1/chat/completions", json=body, timeout=60)
     assert reply.status_code == 400 and "fkms" in reply.json()["error"]["message"]
+
+
+def scripted(server: RealServer, text: str) -> Pipeline:
+    """The served checkpoint with all its parts, but a backbone that says `text`, token by token."""
+    real = server.pipeline
+    ids = real._codec.encode_template(text)
+    return Pipeline(
+        real.checkpoint, real._loader, real._senses, real._prompter,
+        ScriptedBackbone(*([token] for token in ids)), real._codec, real._decoders, real._end_of_turn,
+    )  # fmt: skip
+
+
+async def play(pipeline: Pipeline, *parts: Any, **more: Any) -> list[Any]:
+    request = Request("r", (Message("user", (TextPart("x"), *parts)),), modalities=REPLIES, **more)
+    async with pipeline.respond(request) as events:
+        return [event async for event in events]
+
+
+UNITS = "".join(f"<|audio{code:04d}|>" for code in range(12))
+SPOKEN = (
+    "</think>\n\n<user_transcript>안녕</user_transcript>\n<assistant_transcript>hello</assistant_transcript>\n"
+    "<audio_decoder_call>\n<speaker_info>%s</speaker_info>\n<discrete_audio><|discrete_audio_start|>"
+    f"{UNITS}<|discrete_audio_end|><|im_end|>"
+)
+
+
+def voice_of(events: list[Any]) -> np.ndarray:
+    assert isinstance(events[-1], Done)
+    return np.concatenate([event.samples for event in events if isinstance(event, AudioDelta)])
+
+
+async def test_tagged_speech_in_three_voices(miniature: RealServer) -> None:
+    """Would catch a voice that the model asks for and the user does not hear, and tags in what the user reads."""
+    voices = []
+    source = MediaSource("audio", data=wav_of_tone(1.0))
+    for said in ("{}", '{"gender": "m", "age": "20-30"}', '{"is_ref_audio": true}'):
+        events = await play(scripted(miniature, SPOKEN % said), AudioPart(source))
+        assert [event.text for event in events if isinstance(event, Heard)] == ["안녕"]
+        assert "".join(event.text for event in events if isinstance(event, TextDelta)).strip() == "hello"
+        voices.append(voice_of(events))
+    assert {len(voice) for voice in voices} == {12 * 960}
+    assert all(np.abs(voices[a] - voices[b]).max() > 1e-4 for a, b in ((0, 1), (0, 2), (1, 2)))
+    asked = await play(scripted(miniature, SPOKEN % "{}"), decode=DecodeOptions(voice="mhwj"))
+    np.testing.assert_allclose(voice_of(asked), voices[1], atol=1e-5)
+
+
+async def test_a_picture_by_tool_call(miniature: RealServer) -> None:
+    """Would catch the frame of a picture in the user's text, or a picture that is handed over as a call."""
+    grid = "".join("<|vision00003|>" * 27 + "<|vision_eol|>" for _ in range(27))
+    block = f"<|discrete_image_start|><|vision_ratio_4:3|>{grid}<|vision_eof|><|discrete_image_end|>"
+    call = f"<arg_key>discrete_image_token</arg_key>\n<arg_value>{block}</arg_value>\n"
+    events = await play(scripted(miniature, f"Here.\n<tool_call>t2i_model_generation\n{call}</tool_call><|im_end|>"))
+    (ready,) = [event for event in events if isinstance(event, ImageReady)]
+    assert ready.image.width > ready.image.height
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)).strip() == "Here."
+    assert not [event for event in events if isinstance(event, ToolCalled)]
+    assert isinstance(events[-1], Done) and events[-1].finish_reason == "stop"
 
 
 def test_inspect_tells_what_it_holds(miniature: RealServer, capsys: pytest.CaptureFixture[str]) -> None:

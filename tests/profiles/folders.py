@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 
+from omni_server.checkpoint import write_hashes
+
 WORDS = 192
 SPECIAL = ("<|im_start|>", "<|im_end|>", "<|image_start|>", "<|image_end|>", "<|IMAGE_PAD|>", "<|VIDEO_PAD|>")
 ID_OF = {name: number for number, name in enumerate((*(f"w{number}" for number in range(WORDS)), *SPECIAL))}
@@ -144,3 +146,22 @@ def vision_folder(folder: Path) -> Any:
     pictures = {"min_pixels": 56 * 56, "max_pixels": 28 * 28 * 64}
     (folder / "preprocessor_config.json").write_text(json.dumps(pictures), encoding="utf-8")
     return model
+
+
+def draft_beside(root: Path) -> None:
+    """A random draft of the next token beside the backbone of a checkpoint of ours."""
+    torch.manual_seed(7)
+    config = json.loads((root / "backbone" / "config.json").read_text(encoding="utf-8"))
+    folder = root / "backbone_draft"
+    folder.mkdir()
+    config |= {"model_type": "mtp", "architectures": ["OmniDraft"], "n_predict": 1, "num_nextn_predict_layers": 1}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    width = config["hidden_size"]
+    backbone = load_file(root / "backbone" / "model.safetensors")
+    first = "model.layers.0."
+    tensors = {f"layer.{n.removeprefix(first)}": t.clone() for n, t in backbone.items() if n.startswith(first)}
+    tensors |= {f"{name}.weight": torch.ones(width) for name in DRAFT_NORMS}
+    tensors["fc.weight"] = torch.randn(width, 2 * width) * 0.1
+    save_file(tensors, folder / "model.safetensors")
+    facts = json.loads((root / "omni.json").read_text(encoding="utf-8"))
+    write_hashes(root, {name: fact for name, fact in facts.items() if name not in ("format", "version", "components")})

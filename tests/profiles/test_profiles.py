@@ -14,7 +14,10 @@ import pytest
 import torch
 
 from omni_server.config import Settings
+from omni_server.conversion.convert import convert
 from tests.conftest import RealServer, serving
+from tests.conversion.miniature import write_published
+from tests.conversion.test_convert import OPTIONS, quiet
 from tests.media_samples import png_of
 from tests.profiles import folders
 
@@ -90,6 +93,7 @@ async def test_experts_with_and_without_a_draft(tmp_path: Path) -> None:
         assert [await said(server, prompt) for prompt in PROMPTS] == wanted
     drafted = settings(tmp_path / "experts", speculative_config={"method": "mtp", "num_speculative_tokens": 1})
     async with serving(drafted) as server:
+        assert server.pipeline.backbone._engine.vllm_config.speculative_config.method == "mtp"  # type: ignore[attr-defined]
         assert [await said(server, prompt) for prompt in PROMPTS] == wanted
 
 
@@ -111,3 +115,20 @@ async def test_vision_language_model(tmp_path: Path) -> None:
         assert await said(server, content) == expected(model, ids, **seen)
         for prompt in PROMPTS[:2]:
             assert await said(server, prompt) == expected(model, prompt_ids(prompt))
+
+
+async def test_an_omni_checkpoint_with_a_draft(tmp_path: Path) -> None:
+    """Would catch a draft that cannot stand beside media in the prompt or the span grammar, or that changes a token."""
+    convert(write_published(tmp_path / "seed"), tmp_path / "omni", OPTIONS, quiet)
+    folders.draft_beside(tmp_path / "omni")
+    picture = png_of(PIL.Image.radial_gradient("L").resize((112, 56)).convert("RGB"))
+    seen = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(picture).decode()}}
+    async with serving(settings(tmp_path / "omni")) as server:
+        assert server.pipeline.backbone._engine.vllm_config.speculative_config.method == "mtp"  # type: ignore[attr-defined]
+        body = {"model": "omni-miniature", "temperature": 0, "messages": [{"role": "user", "content": [seen]}]}
+        async with httpx.AsyncClient() as http:
+            reply = (await http.post(server.url + "/v1/chat/completions", json=body, timeout=120)).json()
+            assert reply["choices"][0]["message"]["content"] == "ok"
+            body |= {"modalities": ["text", "audio"], "audio": {"format": "pcm16"}}
+            reply = (await http.post(server.url + "/v1/chat/completions", json=body, timeout=120)).json()
+            assert reply["usage"]["completion_tokens_details"]["audio_tokens"] == 31
