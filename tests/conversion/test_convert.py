@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from omni_server.checkpoint import read_checkpoint
+from omni_server.cli import main
 from omni_server.conversion.convert import Options, convert
 from omni_server.conversion.published import read_commented
 from omni_server.errors import CheckpointError
@@ -35,8 +36,10 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def converted(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """By the command itself."""
     target = tmp_path_factory.mktemp("converted") / "omni"
-    convert(published, target, OPTIONS, quiet)
+    flags = ["--picture-pixels", str(64 * 64), "--picture-steps", "2", "--name", "omni-miniature"]
+    assert main(["convert", str(published), str(target), *flags]) == 0
     return target
 
 
@@ -65,6 +68,12 @@ def test_every_tensor_is_accounted_for_and_unchanged(published: Path, converted:
         assert torch.equal(file.get_tensor(f"vision_model.{name}"), sources[f"model.vision_model.{name}"])
     with safe_open(converted / "backbone" / "model.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("lm_head.weight"), sources["model.language_model.lm_head.weight"])
+
+
+def test_a_refusal_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a traceback where a mistyped path deserves a sentence."""
+    assert main(["convert", str(tmp_path / "none"), str(tmp_path / "omni")]) == 2
+    assert capsys.readouterr().err.startswith("omni-server: `")
 
 
 def test_narrowing_leaves_the_codes_alone(published: Path, tmp_path: Path) -> None:
