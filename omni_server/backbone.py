@@ -239,6 +239,6 @@ def _generation_defaults(folder: Path) -> dict[str, Any]:
     path = folder / "generation_config.json"
     document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     defaults = {name: document[name] for name in ("temperature", "top_p", "top_k", "repetition_penalty") if name in document}
-    ends = document.get("eos_token_id", [])
+    ends = document.get("eos_token_id") or []
     defaults["stop_token_ids"] = ends if isinstance(ends, list) else [ends]
     return defaults

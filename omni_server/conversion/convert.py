@@ -161,6 +161,9 @@ def _write_vocoders(target: Path, archives: Mapping[str, Archive], record: dict[
 
 def _write_configs(target: Path, sources: Sources, options: Options) -> None:
     configs = dict(sources.configs) | {name: archive.config for name, archive in sources.archives.items()}
+    if options.narrow:  # the engine goes by what the config says, not by what it finds
+        backbone = {name: value for name, value in configs["backbone"].items() if name != "torch_dtype"}
+        configs["backbone"] = backbone | {"dtype": "bfloat16"}
     for component, config in configs.items():
         _write_json(target / component / "config.json", config)
     if sources.pictures is not None:

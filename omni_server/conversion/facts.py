@@ -24,11 +24,7 @@ PADS = {
     "video": "<|VIDEO_PAD|>",
     "video_audio": "<|VIDEO_AUDIO_PAD|>",
 }
-# The newer revision of the config names the same two offsets otherwise.
-OFFSETS = {
-    "audio": ("discrete_audio_unit_0_id", "discrete_audio_token_offset"),
-    "image": ("discrete_image_unit_0_id", "discrete_image_token_offset"),
-}
+OFFSETS = {"audio": "discrete_audio_unit_0_id", "image": "discrete_image_unit_0_id"}
 TURN_ENDS = ("<|im_end|>", "<|endofturn|>")
 PICTURE_TOOL = "t2i_model_generation"
 # How the published template is spoken to, and how the published model answers. The wordings are ours.
@@ -128,11 +124,9 @@ def _band(published: Published, modality: str, size: int, vocabulary: int) -> di
     stem, digits = ("audio", 4) if modality == "audio" else ("vision", 5)
     names = [f"<|{stem}{code:0{digits}d}|>" for code in (0, size - 1)]
     first, last = (published.tokens[_known(published, token)] for token in names)
-    for field in OFFSETS[modality]:
-        if field in published.config and published.config[field] != first:
-            raise CheckpointError(
-                f"config.json: `{field}` is `{published.config[field]}`; the tokenizer has `{names[0]}` at `{first}`"
-            )
+    said = published.config.get(OFFSETS[modality])
+    if said is not None and said != first:
+        raise CheckpointError(f"config.json: `{OFFSETS[modality]}` is `{said}`; the tokenizer has `{names[0]}` at `{first}`")
     if last != first + size - 1 or last >= vocabulary:
         raise CheckpointError(
             f"the tokenizer has `{names[1]}` at `{last}`;"

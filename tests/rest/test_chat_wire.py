@@ -35,7 +35,7 @@ def part(value: object) -> list[dict[str, object]]:
         ({"audio": {"format": "wav", "voice": 3}}, "audio.voice", "object"),
         ({"tools": [{"type": "function"}]}, "tools[0].function", "required"),
         ({"thinking_token_budget": -1}, "thinking_token_budget", "greater than or equal to 0"),
-        ({"chat_template_kwargs": {"shout": True}}, "chat_template_kwargs.shout", ""),
+        ({"chat_template_kwargs": {"shout": True}}, "chat_template_kwargs.shout", "not a field of this request"),
         ({"response_format": {"type": "json_object"}}, "response_format", "not supported by this server yet"),
         ({"logprobs": True}, "logprobs", "not supported by this server yet"),
         ({"messages": []}, "messages", "at least 1"),
