@@ -138,7 +138,7 @@ class ImageEncoder:
             pixels = chunk.permute(0, 3, 1, 2).float() / 255  # [frames, 3, height, width]
             pixels = nn.functional.interpolate(pixels, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
             patches = cut_video_patches(
-                _normalised(pixels), config.patch_size, config.spatial_merge_size, config.temporal_patch_size
+                normalised(pixels), config.patch_size, config.spatial_merge_size, config.temporal_patch_size
             )
             grid = [len(chunk) // config.temporal_patch_size, height // config.patch_size, width // config.patch_size]
             features.append(self.projector(self._features(patches, torch.tensor([grid]))).cpu())
@@ -152,7 +152,7 @@ class ImageEncoder:
         height, width = fitting_size(image.height, image.width, unit, *self.pixel_limits)
         pixels = _resized(image, width, height)  # [3, height, width]
         patches = cut_patches(
-            _normalised(pixels)[None], config.patch_size, config.spatial_merge_size, config.temporal_patch_size
+            normalised(pixels)[None], config.patch_size, config.spatial_merge_size, config.temporal_patch_size
         )
         return patches, torch.tensor([[1, height // config.patch_size, width // config.patch_size]])
 
@@ -215,7 +215,7 @@ def cut_video_patches(pixels: Tensor, patch: int, merge: int, times: int) -> Ten
     return blocks.reshape(-1, channels * times * patch * patch)
 
 
-def _normalised(pixels: Tensor) -> Tensor:
+def normalised(pixels: Tensor) -> Tensor:
     """[..., 3, height, width] in 0..1 to the tower's range."""
     mean, deviation = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_DEVIATION))
     return (pixels - mean) / deviation
