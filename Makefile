@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo serve test check bench protos protos-released evaluate clean
+.PHONY: install demo serve test test-profiles check bench protos protos-released evaluate clean
 
 install: $(VENV)/.installed
 
@@ -35,6 +35,9 @@ check: install
 	$(BIN)/buf format --diff --exit-code protos
 	$(BIN)/buf breaking protos --against protos/released.binpb
 	$(BIN)/python -m pytest -q
+
+test-profiles: install  ## an engine for each kind of published model, in miniature, against transformers
+	$(BIN)/python -m pytest -q -m profiles
 
 bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.serving

@@ -14,14 +14,14 @@ from collections import Counter
 from omni_server.app import open_pipeline
 from omni_server.config import read_settings
 from omni_server.pipeline import Pipeline
-from omni_server.types import Done, Event, Message, Modality, Request, Sampling, SpanClosed, SpanOpened, TextPart
+from omni_server.types import REPLIES, Done, Event, Message, Modality, Request, Sampling, SpanClosed, SpanOpened, TextPart
 
 PROMPTS = ("draw a fox", "여우 그려줘", "say 'banana'", "바나나라고 말해줘", "describe a bus, draw it and say it", "hello")
 CHOICES = (
     frozenset({Modality.TEXT}),
     frozenset({Modality.TEXT, Modality.IMAGE}),
     frozenset({Modality.TEXT, Modality.AUDIO}),
-    frozenset(Modality),
+    REPLIES,
 )
 
 

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from omni_server.checkpoint import Checkpoint, read_checkpoint
+from omni_server.checkpoint import Checkpoint
 from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.errors import CheckpointError
 from omni_server.fetch import UrlFetcher
 from omni_server.media import MediaLoader
 from omni_server.pipeline import Pipeline
+from omni_server.placement import CPU, Placement, place
+from omni_server.profile import open_checkpoint
 from omni_server.prompt import Prompter
 from omni_server.rpc import RpcServer
-from omni_server.senses import Sense
+from omni_server.senses import Sense, VideoSense
 from omni_server.text import TextCodec
 from omni_server.types import Modality
 from omni_server.vad import SileroEars
@@ -28,13 +31,14 @@ from omni_server.vad import SileroEars
 async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     """A pipeline that is ready to answer. Components are loaded and checked before the engine starts, so a bad checkpoint
     is refused in a second. Raises CheckpointError, ConfigError or EngineUnavailable."""
-    checkpoint = await asyncio.to_thread(read_checkpoint, settings.checkpoint)
-    senses, decoders = await asyncio.to_thread(_load_components, checkpoint, settings)
+    checkpoint = await asyncio.to_thread(_checkpoint, settings)
+    placement = place(_gpus(settings), settings.tensor_parallel_size, settings.encoder_device, settings.decoder_device)
+    senses, decoders = await asyncio.to_thread(_load_components, checkpoint, settings, placement)
     codec = TextCodec(checkpoint.folders["backbone"] / "tokenizer.json")
 
     from omni_server.backbone import VllmBackbone
 
-    backbone = VllmBackbone(checkpoint, settings)
+    backbone = VllmBackbone(checkpoint, settings, placement)
     pipeline = Pipeline(
         checkpoint=checkpoint,
         loader=MediaLoader(settings.media_limits, UrlFetcher(settings.url_policy)),
@@ -65,46 +69,85 @@ async def open_rpc(pipeline: Pipeline, settings: Settings) -> AsyncIterator[RpcS
         ears.lane.close()
 
 
-def _load_components(checkpoint: Checkpoint, settings: Settings) -> tuple[dict[Modality, Sense], dict[Modality, Any]]:
+def _checkpoint(settings: Settings) -> Checkpoint:
+    checkpoint = open_checkpoint(settings.checkpoint, verify_hashes=settings.verify_hashes)
+    if settings.max_model_len is not None:
+        checkpoint = replace(checkpoint, context_length=settings.max_model_len)
+    return checkpoint
+
+
+def _gpus(settings: Settings) -> int:
+    import torch
+
+    return 0 if settings.device == "cpu" else torch.cuda.device_count()
+
+
+def _load_components(
+    checkpoint: Checkpoint, settings: Settings, placement: Placement
+) -> tuple[dict[Modality, Sense], dict[Modality, Any]]:
     """Every encoder, codebook and decoder of the checkpoint, each checked against the facts in omni.json."""
     import torch
 
     torch.set_num_threads(settings.model_threads)
     folders = checkpoint.folders
-    hidden = int(json.loads((folders["backbone"] / "config.json").read_text(encoding="utf-8"))["hidden_size"])
+    config = json.loads((folders["backbone"] / "config.json").read_text(encoding="utf-8"))
+    hidden = int((config.get("text_config") or config)["hidden_size"])
     senses: dict[Modality, Sense] = {}
+    where = placement.encoders
+    eye: Any = None
+    ear: Any = None
     decoders: dict[Modality, Any] = {}
     if "image_encoder" in folders:
         from omni_server.encoders.vision import ImageCodebook, ImageEncoder
 
-        codebook = _load(ImageCodebook, folders["image_codebook"])
-        encoder = _load(ImageEncoder, folders["image_encoder"])
-        senses[Modality.IMAGE] = _sense(checkpoint, Modality.IMAGE, encoder, codebook, hidden)
+        beside = folders["image_encoder"] == folders["backbone"]
+        codebook = None if beside else _load(ImageCodebook.from_pretrained, folders["image_codebook"], where)
+        eye = _load(ImageEncoder.from_backbone if beside else ImageEncoder.from_pretrained, folders["image_encoder"], where)
+        senses[Modality.IMAGE] = _sense(checkpoint, Modality.IMAGE, eye, codebook, hidden)
     if "audio_encoder" in folders:
         from omni_server.encoders.audio import AudioCodebook, AudioEncoder
 
-        codebook = _load(AudioCodebook, folders["audio_codebook"])
-        encoder = _load(AudioEncoder, folders["audio_encoder"])
-        senses[Modality.AUDIO] = _sense(checkpoint, Modality.AUDIO, encoder, codebook, hidden)
+        codebook = _load(AudioCodebook.from_pretrained, folders["audio_codebook"], where)
+        ear = _load(AudioEncoder.from_pretrained, folders["audio_encoder"], where)
+        senses[Modality.AUDIO] = _sense(checkpoint, Modality.AUDIO, ear, codebook, hidden)
+    if Modality.VIDEO in checkpoint.modalities_in:
+        compressor = None
+        if "sound_compressor" in folders:
+            from omni_server.encoders.mambamia import SoundCompressor
+
+            compressor = _load(SoundCompressor.from_pretrained, folders["sound_compressor"], where)
+        senses[Modality.VIDEO] = VideoSense(eye, ear, compressor)
     if "image_decoder" in folders:
         from decoders.image.image import ImageDecoder
 
-        decoders[Modality.IMAGE] = _load(
-            ImageDecoder, folders["image_decoder"], precision=settings.picture_precision, slots=settings.picture_slots
+        drawer: Any = _load(
+            ImageDecoder.from_pretrained,
+            folders["image_decoder"],
+            precision=settings.picture_precision,
+            slots=settings.picture_slots,
         )
+        if placement.decoders != CPU:
+            drawer.pipeline.to(placement.decoders)
+        decoders[Modality.IMAGE] = drawer
     if "audio_decoder" in folders:
         from decoders.audio.audio import AudioDecoder
 
         wished = {"precision": settings.voice_precision, "look_ahead": settings.voice_look_ahead}
-        decoder = decoders[Modality.AUDIO] = _load(AudioDecoder, folders["audio_decoder"], **wished)
+        decoder: Any = _load(AudioDecoder.from_pretrained, folders["audio_decoder"], **wished)
         _expect("audio_decoder: sample_rate", decoder.sample_rate, checkpoint.sample_rate)
+        if "voice_cloner" in folders:
+            from decoders.audio.voices import Voices
+
+            decoder = Voices(decoder, _load(AudioDecoder.from_pretrained, folders["voice_cloner"]))
+        decoders[Modality.AUDIO] = decoder
     return senses, decoders
 
 
-def _load(kind: Any, folder: Path, **options: Any) -> Any:
+def _load(load: Callable[..., Any], folder: Path, device: str = CPU, **options: Any) -> Any:
     """One component from its folder; whatever is wrong with it is told as a fault of the checkpoint."""
     try:
-        return kind.from_pretrained(folder, **options)
+        component = load(folder, **options)
+        return component.to(device) if device != CPU else component
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise CheckpointError(f"component `{folder.name}` cannot be loaded: {error}") from error
 
@@ -112,6 +155,8 @@ def _load(kind: Any, folder: Path, **options: Any) -> Any:
 def _sense(checkpoint: Checkpoint, modality: Modality, encoder: Any, codebook: Any, hidden: int) -> Sense:
     _expect(f"{modality}_encoder: hidden size", encoder.hidden_size, hidden)
     band = checkpoint.bands.get(modality)
+    if codebook is None:
+        return Sense(modality, encoder, None)
     _expect(f"{modality}_codebook: size", codebook.size, band.size if band else 0)
     if modality is Modality.IMAGE and checkpoint.image is not None:
         _expect("image_codebook: grid", tuple(codebook.grid), (checkpoint.image.rows, checkpoint.image.columns))
@@ -124,6 +169,10 @@ def _expect(what: str, found: object, expected: object) -> None:
 
 
 def _end_of_turn(folder: Path) -> list[int]:
-    config: Mapping[str, Any] = json.loads((folder / "generation_config.json").read_text(encoding="utf-8"))
-    ends = config.get("eos_token_id", [])
-    return list(ends) if isinstance(ends, list) else [int(ends)]
+    """Ids that end the model's turn, from the first file that says it."""
+    for name in ("generation_config.json", "config.json"):
+        config: Mapping[str, Any] = json.loads((folder / name).read_text(encoding="utf-8")) if (folder / name).is_file() else {}
+        ends = config.get("eos_token_id", (config.get("text_config") or {}).get("eos_token_id"))
+        if ends is not None:
+            return list(ends) if isinstance(ends, list) else [int(ends)]
+    return []

@@ -14,6 +14,7 @@ from omni_server.checkpoint import Checkpoint
 from omni_server.config import Settings
 from omni_server.errors import EngineUnavailable, Overloaded, RequestError
 from omni_server.grammar import span_grammar
+from omni_server.placement import Placement, share_of_gpu
 from omni_server.types import Modality, Prompt, Sampling, TokenChunk
 from omni_server.vllm_plugin import ARCHITECTURE
 
@@ -31,7 +32,7 @@ _CPU_ENVIRONMENT = {
 class VllmBackbone:
     """One AsyncLLM over the checkpoint's `backbone/` folder, on CPU or GPU."""
 
-    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
+    def __init__(self, checkpoint: Checkpoint, settings: Settings, placement: Placement) -> None:
         """Starts the engine's process and waits for it: seconds on a CPU, minutes for a large model.
 
         Raises EngineUnavailable where vLLM cannot start, with its own message.
@@ -41,11 +42,12 @@ class VllmBackbone:
         from vllm.v1.engine.async_llm import AsyncLLM
 
         self._checkpoint = checkpoint
+        self._adapters = _adapters(settings)
         self._defaults = _generation_defaults(checkpoint.folders["backbone"])
         self._grammar = lru_cache(maxsize=None)(lambda modalities: span_grammar(checkpoint, modalities))
         try:
             self._engine: Any = AsyncLLM.from_engine_args(
-                AsyncEngineArgs(**_engine_arguments(checkpoint, settings, on_cpu=self._on_cpu))
+                AsyncEngineArgs(**_engine_arguments(checkpoint, settings, placement, on_cpu=self._on_cpu))
             )
         except Exception as error:
             raise EngineUnavailable(f"the engine did not start: {error}") from error
@@ -62,7 +64,9 @@ class VllmBackbone:
 
         parameters = self._sampling_parameters(prompt, sampling, modalities)
         try:
-            async with aclosing(self._engine.generate(_engine_input(prompt), parameters, request_id)) as outputs:
+            adapter = self._adapters.get(sampling.adapter) if sampling.adapter is not None else None
+            generated = self._engine.generate(_engine_input(prompt), parameters, request_id, lora_request=adapter)
+            async with aclosing(generated) as outputs:
                 async for output in outputs:
                     reply = output.outputs[0]
                     yield TokenChunk(tuple(reply.token_ids), reply.finish_reason, output.num_cached_tokens or 0)
@@ -92,6 +96,7 @@ class VllmBackbone:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+        grammar = self._grammar(modalities)
         room = self._checkpoint.context_length - len(prompt.token_ids)
         chosen = {
             "temperature": sampling.temperature,
@@ -104,7 +109,7 @@ class VllmBackbone:
             max_tokens=min(sampling.max_tokens or room, room),
             presence_penalty=sampling.presence_penalty,
             frequency_penalty=sampling.frequency_penalty,
-            structured_outputs=StructuredOutputsParams(grammar=self._grammar(modalities)),
+            structured_outputs=StructuredOutputsParams(grammar=grammar) if grammar is not None else None,
             output_kind=RequestOutputKind.DELTA,
             detokenize=False,
         )
@@ -123,7 +128,7 @@ def _prepare_environment(settings: Settings) -> bool:
     return on_cpu
 
 
-def _engine_arguments(checkpoint: Checkpoint, settings: Settings, *, on_cpu: bool) -> dict[str, Any]:
+def _engine_arguments(checkpoint: Checkpoint, settings: Settings, placement: Placement, *, on_cpu: bool) -> dict[str, Any]:
     folder = checkpoint.folders["backbone"]
     arguments: dict[str, Any] = {
         "model": str(folder),
@@ -138,10 +143,16 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, *, on_cpu: boo
         "max_num_queued_reqs": settings.max_queued,
     }
     if checkpoint.modalities_in - {Modality.TEXT}:
-        architectures = json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"]
         arguments["hf_overrides"] = {
             "architectures": [ARCHITECTURE],
-            "language_model_architectures": architectures,
+            "language_model_architectures": _language_architectures(folder),
+            "image_token_index": checkpoint.pads.image,  # a draft asks for it
+        }
+    if "backbone_draft" in checkpoint.folders:
+        arguments["speculative_config"] = {
+            "method": "mtp",
+            "model": str(checkpoint.folders["backbone_draft"]),
+            "num_speculative_tokens": 1,
         }
     if on_cpu:
         arguments |= {
@@ -151,12 +162,38 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, *, on_cpu: boo
             "block_size": 32,
             "kv_cache_memory_bytes": settings.kv_cache_bytes or _cache_for(folder, checkpoint, settings),
         }
-    return arguments
+        if settings.processes > 1:
+            del arguments["distributed_executor_backend"]
+    else:
+        arguments["tensor_parallel_size"] = placement.backbone
+        if placement.shares:
+            arguments["gpu_memory_utilization"] = _free_share()
+    # What is said in vLLM's own words wins over what was found out here.
+    return arguments | settings.engine_arguments
+
+
+def _free_share() -> float:
+    """The encoders and decoders are loaded by now; the engine may take what they have left."""
+    import torch
+
+    return share_of_gpu(*torch.cuda.mem_get_info(0))
+
+
+def _language_architectures(folder: Path) -> list[str]:
+    """The architecture of the language model itself: that of the folder, or of the text model inside of it."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if "text_config" not in config:
+        return list(config["architectures"])
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    text = AutoConfig.for_model(**config["text_config"])
+    return [AutoModelForCausalLM._model_mapping[type(text)].__name__]
 
 
 def _cache_for(folder: Path, checkpoint: Checkpoint, settings: Settings) -> int:
     """Bytes for every concurrent reply at full context, in float32, at most 4 GiB: the engine touches all of it at start."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = config.get("text_config") or config
     heads = config.get("num_key_value_heads", config["num_attention_heads"])
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     per_token = 2 * 4 * config["num_hidden_layers"] * heads * width
@@ -189,10 +226,19 @@ def _engine_input(prompt: Prompt) -> Any:
     return mm_input(token_ids, MultiModalKwargsItems(items), hashes, places)
 
 
+def _adapters(settings: Settings) -> dict[str, Any]:
+    """Adapters by name, in the engine's own form; their numbers only have to differ."""
+    if not settings.lora_modules:
+        return {}
+    from vllm.lora.request import LoRARequest
+
+    return {name: LoRARequest(name, number, str(path)) for number, (name, path) in enumerate(settings.lora_modules.items(), 1)}
+
+
 def _generation_defaults(folder: Path) -> dict[str, Any]:
     path = folder / "generation_config.json"
     document = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     defaults = {name: document[name] for name in ("temperature", "top_p", "top_k", "repetition_penalty") if name in document}
-    ends = document.get("eos_token_id", [])
+    ends = document.get("eos_token_id") or []
     defaults["stop_token_ids"] = ends if isinstance(ends, list) else [ends]
     return defaults

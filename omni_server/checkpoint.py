@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omni_server.dialect import Dialect, read_dialect, read_prompts
 from omni_server.errors import CheckpointError
 from omni_server.types import Band, Modality
 
@@ -20,15 +21,16 @@ FORMAT = "omni-checkpoint"
 VERSION = 1
 COMPONENTS = (
     "backbone",
+    "backbone_draft",
     "image_encoder",
     "image_codebook",
     "image_decoder",
     "audio_encoder",
     "audio_codebook",
+    "sound_compressor",
     "audio_decoder",
+    "voice_cloner",
 )
-# How this model wants to be asked, by what is asked for; each wording holds its slot once.
-PROMPT_SLOTS = {"speech": "{input}", "picture": "{prompt}", "transcription": ""}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Pads:
     discrete_image: int | None = None
     audio: int | None = None
     discrete_audio: int | None = None
+    video: int | None = None
+    video_audio: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +78,7 @@ class Checkpoint:
     prompts: Mapping[str, Mapping[str, str]]
     vocabulary: int
     context_length: int
+    dialect: Dialect = field(default_factory=Dialect)
 
     @property
     def modalities_in(self) -> frozenset[Modality]:
@@ -85,6 +90,8 @@ class Checkpoint:
 
     def _modalities(self, direction: str) -> frozenset[Modality]:
         media = {m for m in (Modality.IMAGE, Modality.AUDIO) if f"{m}_{direction}" in self.folders}
+        if direction == "encoder" and Modality.IMAGE in media and self.pads.video is not None:
+            media.add(Modality.VIDEO)
         return frozenset(media | {Modality.TEXT})
 
 
@@ -94,14 +101,14 @@ def read_checkpoint(root: Path, *, verify_hashes: bool = True) -> Checkpoint:
     Raises CheckpointError: no or malformed omni.json, unknown format or version, missing component, wrong hash, bands that
     overlap or do not fit the vocabulary, tokens that the tokenizer does not have.
     """
-    facts = _read_json(root / "omni.json")
+    facts = read_json(root / "omni.json")
     _check_version(facts, root)
     folders = _component_folders(facts, root)
     if verify_hashes:
         _check_hashes(facts, root)
-    backbone = _read_json(root / "backbone" / "config.json")
+    backbone = read_json(root / "backbone" / "config.json")
     vocabulary = _integer(backbone, "vocab_size", "backbone/config.json")
-    tokens = _token_ids(root / "backbone" / "tokenizer.json")
+    tokens = token_ids(root / "backbone" / "tokenizer.json")
     bands = _bands(facts, tokens)
     text_ranges = tuple((int(first), int(size)) for first, size in _field(facts, "text_ranges", list))
     _check_bands(bands, text_ranges, vocabulary)
@@ -117,20 +124,26 @@ def read_checkpoint(root: Path, *, verify_hashes: bool = True) -> Checkpoint:
         sample_rate=int(audio.get("sample_rate", 24000)),
         units_per_second=int(audio.get("units_per_second", 25)),
         voices=_voices(folders),
-        prompts=_prompts(facts),
+        prompts=read_prompts(facts),
         vocabulary=vocabulary,
         context_length=_integer(backbone, "max_position_embeddings", "backbone/config.json"),
+        dialect=read_dialect(facts),
     )
 
 
 def write_hashes(root: Path, facts: dict[str, Any]) -> None:
     """Write `omni.json` at `root` from `facts`, with the components found there and the SHA-256 of each weight file."""
-    components = {}
+    hashes = {}
     for name in COMPONENTS:
         weights = sorted((root / name).rglob("*.safetensors")) if (root / name).is_dir() else []
         if weights:
-            components[name] = {file.relative_to(root / name).as_posix(): sha256_of(file) for file in weights}
-    document = {"format": FORMAT, "version": VERSION, **facts, "components": components}
+            hashes[name] = {file.relative_to(root / name).as_posix(): sha256_of(file) for file in weights}
+    write_facts(root, facts, hashes)
+
+
+def write_facts(root: Path, facts: Mapping[str, Any], hashes: Mapping[str, Mapping[str, str]]) -> None:
+    """Write `omni.json` where the hashes of the components' weight files are known."""
+    document = {"format": FORMAT, "version": VERSION, **facts, "components": {n: hashes[n] for n in COMPONENTS if n in hashes}}
     (root / "omni.json").write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -139,7 +152,7 @@ def sha256_of(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -202,8 +215,8 @@ def _check_hashes(facts: Mapping[str, Any], root: Path) -> None:
                 raise CheckpointError(f"weight file `{path}`: SHA-256 is `{found}`; omni.json says `{expected}`")
 
 
-def _token_ids(path: Path) -> dict[str, int]:
-    document = _read_json(path)
+def token_ids(path: Path) -> dict[str, int]:
+    document = read_json(path)
     tokens = dict(document.get("model", {}).get("vocab", {}))
     tokens.update({added["content"]: added["id"] for added in document.get("added_tokens", [])})
     return tokens
@@ -268,21 +281,5 @@ def _image_grid(facts: Mapping[str, Any], tokens: Mapping[str, int], folders: Ma
 def _voices(folders: Mapping[str, Path]) -> tuple[str, ...]:
     if "audio_decoder" not in folders:
         return ()
-    config = _read_json(folders["audio_decoder"] / "config.json")
+    config = read_json(folders["audio_decoder"] / "config.json")
     return tuple(str(name) for name in config.get("speakers", ()))
-
-
-def _prompts(facts: Mapping[str, Any]) -> Mapping[str, Mapping[str, str]]:
-    prompts = _field({"prompts": {}, **facts}, "prompts", dict)
-    for name, wordings in prompts.items():
-        if name not in PROMPT_SLOTS:
-            raise CheckpointError(f"omni.json: unknown prompt `{name}`; expected one of {', '.join(PROMPT_SLOTS)}")
-        if not isinstance(wordings, dict) or not wordings:
-            raise CheckpointError(f"omni.json: `prompts.{name}` is `{wordings!r}`; expected a wording for each language")
-        slot = PROMPT_SLOTS[name]
-        for language, wording in wordings.items():
-            text = wording if isinstance(wording, str) else ""
-            if not text.strip() or (slot and text.count(slot) != 1) or set("{}") & set(text.replace(slot, "")):
-                with_slot = f"with `{slot}` once and no other braces" if slot else "without braces"
-                raise CheckpointError(f"omni.json: `prompts.{name}.{language}` is `{wording!r}`; expected words {with_slot}")
-    return prompts

@@ -1,4 +1,4 @@
-"""The command line. Flags of `serve` and `doctor` are the fields of `config.Settings`; `chat`, `draw`, ... are the SDK's."""
+"""The command line: flags of `serve` and `doctor` are the fields of `config.Settings`; `chat`, `draw`, ... are the SDK's."""
 
 from __future__ import annotations
 
@@ -25,6 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(parsed)
     command = given.pop("command")
     try:
+        if command in ("convert", "inspect"):
+            from omni_server import offline
+
+            return offline.run(command, given)
         settings = read_settings({name: text for name, text in given.items() if text is not None}, os.environ)
         if command == "doctor":
             from omni_server.doctor import examine
@@ -113,4 +117,7 @@ def _parser() -> argparse.ArgumentParser:
             else:
                 command.add_argument(flag_of(setting), metavar="VALUE", help=described)
     omni_client.cli.add_commands(commands)
+    from omni_server.offline import add_commands
+
+    add_commands(commands)
     return parser

@@ -6,6 +6,7 @@ Only what belongs to this deployment is here. Facts of the model are in the chec
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
@@ -16,6 +17,10 @@ from omni_server.errors import ConfigError
 from omni_server.wording import shown
 
 EMBEDDED_CHECKPOINT = Path(__file__).parent / "embedded"
+ENGINE_SETTINGS = (
+    "dtype", "max_model_len", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
+    "enable_expert_parallel", "quantization", "gpu_memory_utilization", "speculative_config", "enable_lora", "max_lora_rank",
+)  # fmt: skip
 UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
@@ -80,6 +85,33 @@ def _switch(value: str) -> bool:
     return meaning[value.strip().lower()]
 
 
+def _device(value: str) -> str:
+    kind, colon, number = value.partition(":")
+    if value not in ("auto", "cpu") and not (kind == "cuda" and colon and number.isdigit()):
+        raise ValueError("auto, cpu or cuda:N")
+    return value
+
+
+def _ratio(value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = 0.0
+    if not 0 < number <= 1:
+        raise ValueError("a number above 0, at most 1")
+    return number
+
+
+def _object(value: str) -> dict[str, Any]:
+    try:
+        document = json.loads(value)
+    except ValueError:
+        document = None
+    if not isinstance(document, dict):
+        raise ValueError('a JSON object such as `{"name": "value"}`')
+    return document
+
+
 def _hosts(value: str) -> tuple[str, ...]:
     hosts = tuple(host.strip().lower() for host in value.split(",") if host.strip())
     if any(not set(host) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-:[]_") for host in hosts):
@@ -125,6 +157,8 @@ class Settings:
     checkpoint: Path = _setting(EMBEDDED_CHECKPOINT, Path, "checkpoint folder with omni.json; the one inside by default")
     served_name: str | None = _setting(None, _text, "model name that clients use; the checkpoint's own by default")
     device: str = _setting("auto", _one_of("auto", "cpu", "cuda"), "where the models run: auto, cpu or cuda")
+    encoder_device: str = _setting("auto", _device, "where encoders run: auto, cpu or cuda:N")
+    decoder_device: str = _setting("auto", _device, "where pictures are drawn: auto, cpu or cuda:N; voices run on the CPU")
     threads: int | None = _setting(None, _whole(1, 1024), "CPU threads of each model; all cores but one by default")
     voice_look_ahead: str = _setting(
         "low_latency",
@@ -153,6 +187,21 @@ class Settings:
     allow_private_media_urls: bool = _setting(False, _switch, "also fetch from private and loopback addresses")
     media_url_seconds: float = _setting(10.0, _seconds, "time limit for fetching one URL")
     shutdown_seconds: int = _setting(30, _whole(0, 3600), "time that running replies get when the server stops")
+    verify_hashes: bool = _setting(True, _switch, "compare each weight file with its SHA-256 before it is loaded")
+    # Passed on to vLLM under its own names.
+    dtype: str | None = _setting(None, _text, "vLLM: type of the backbone's weights")
+    max_model_len: int | None = _setting(None, _whole(16, 1 << 24), "vLLM: context in tokens; the checkpoint's own by default")
+    tensor_parallel_size: int | None = _setting(None, _whole(1, 1024), "vLLM: GPUs that share each layer")
+    pipeline_parallel_size: int | None = _setting(None, _whole(1, 1024), "vLLM: groups of GPUs that share the layers")
+    data_parallel_size: int | None = _setting(None, _whole(1, 1024), "vLLM: whole copies of the backbone")
+    enable_expert_parallel: bool | None = _setting(None, _switch, "vLLM: spread experts, and not their slices, over GPUs")
+    quantization: str | None = _setting(None, _text, "vLLM: how the weights are quantised")
+    gpu_memory_utilization: float | None = _setting(None, _ratio, "vLLM: share of a GPU's memory for the backbone")
+    speculative_config: dict[str, Any] | None = _setting(None, _object, "vLLM: how tokens are drafted, as JSON")
+    enable_lora: bool | None = _setting(None, _switch, "vLLM: serve adapters beside the model")
+    max_lora_rank: int | None = _setting(None, _whole(1, 4096), "vLLM: largest rank of an adapter")
+    lora_modules: dict[str, Any] | None = _setting(None, _object, "adapters by name, as JSON: their folders")
+    engine_args: dict[str, Any] | None = _setting(None, _object, "vLLM: any other engine argument, as JSON")
 
     @property
     def rpc_port(self) -> int | None:
@@ -165,6 +214,19 @@ class Settings:
     def model_threads(self) -> int:
         """One core stays free for the models that work beside the backbone: on two cores that doubled tokens per second."""
         return self.threads or max(1, (os.cpu_count() or 1) - 1)
+
+    @property
+    def engine_arguments(self) -> dict[str, Any]:
+        """What was said in vLLM's words; what was not said is left to vLLM and to backbone.py."""
+        said = {name: getattr(self, name) for name in ENGINE_SETTINGS}
+        if self.lora_modules and said["enable_lora"] is None:
+            said["enable_lora"] = True
+        return {name: value for name, value in said.items() if value is not None} | (self.engine_args or {})
+
+    @property
+    def processes(self) -> int:
+        """How many processes one copy of the backbone takes."""
+        return (self.tensor_parallel_size or 1) * (self.pipeline_parallel_size or 1)
 
     @property
     def media_limits(self) -> MediaLimits:

@@ -144,10 +144,10 @@ def _gpu(settings: Settings) -> Iterable[Finding]:
 
 
 def _checkpoint(settings: Settings) -> Iterable[Finding]:
-    from omni_server.checkpoint import read_checkpoint
+    from omni_server.profile import open_checkpoint
 
     try:
-        checkpoint = read_checkpoint(settings.checkpoint)
+        checkpoint = open_checkpoint(settings.checkpoint)
     except CheckpointError as problem:
         yield Finding("missing", "checkpoint", str(problem))
         return

@@ -78,3 +78,8 @@ class Door:
     def model(self) -> str:
         """The name that clients call the checkpoint by."""
         return self.settings.served_name or self.pipeline.checkpoint.name
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of adapters that are served beside the model, each as a model of its own."""
+        return tuple(self.settings.lora_modules or ())

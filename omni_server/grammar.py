@@ -10,12 +10,14 @@ from omni_server.checkpoint import Checkpoint
 from omni_server.types import Band, Modality
 
 
-def span_grammar(checkpoint: Checkpoint, modalities: frozenset[Modality]) -> str:
-    """A Lark grammar of well-formed replies.
+def span_grammar(checkpoint: Checkpoint, modalities: frozenset[Modality]) -> str | None:
+    """A Lark grammar of well-formed replies; None where the checkpoint has no bands, so that every id is text.
 
     Text alone: text. With pictures allowed: text and pictures in any order. With speech asked for: at least one span of
     speech, so that a reply that was asked for aloud is always heard.
     """
+    if not checkpoint.bands:
+        return None
     media = modalities & checkpoint.modalities_out
     rules = [f"text: {' | '.join(_range(first, size) for first, size in checkpoint.text_ranges)}"]
     quiet = ["text"]

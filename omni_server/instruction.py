@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from omni_server.checkpoint import PROMPT_SLOTS
+from omni_server.dialect import PROMPT_SLOTS
 from omni_server.door import Door
 from omni_server.errors import ModalityUnavailable, ModelNotFound, RequestError
 from omni_server.wording import shown

@@ -25,7 +25,8 @@ from av.audio.frame import AudioFrame
 
 from omni_server.config import MediaLimits
 from omni_server.errors import MediaError, MediaTooLarge
-from omni_server.types import MediaSource, Picture, Speech
+from omni_server.types import MediaSource, Picture, Speech, Video
+from omni_server.video import holds_sound, read_video
 from omni_server.wording import shown
 
 SAMPLE_RATE = 16_000
@@ -95,6 +96,14 @@ class MediaLoader:
             waveform = soxr.resample(waveform, sample_rate, SAMPLE_RATE)
         waveform = np.clip(waveform, -1.0, 1.0).astype(np.float32)
         return Speech(waveform, SAMPLE_RATE, hashlib.sha256(waveform.tobytes()).hexdigest())
+
+    def video(self, source: MediaSource, pace: float, most_frames: int, *, hears: bool) -> Video:
+        """Frames at `pace` a second, `most_frames` at most, and the sound beside them where the model `hears` it."""
+        data = self._bytes(source)
+        sound = None
+        if hears and holds_sound(data, source.param):
+            sound = self.speech(MediaSource(source.param, data=data))
+        return read_video(data, source.param, pace, most_frames, self._limits, sound)
 
     def _decode(self, container: av.container.InputContainer, param: str) -> tuple[np.ndarray, int]:
         """The first audio stream as float32 [n] at its own rate. Stops as soon as the limit of seconds is passed."""
@@ -183,6 +192,10 @@ def _container_of(data: bytes, param: str) -> str:
         return "matroska"
     if data[4:8] == b"ftyp":
         return "mov"
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "avi"
+    if data[:3] == b"FLV":
+        return "flv"
     if data[:3] == b"ID3":
         return "mp3"
     if len(data) > 1 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0:

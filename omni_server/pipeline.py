@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -15,9 +15,26 @@ from omni_server.media import MediaLoader
 from omni_server.prompt import Prompter
 from omni_server.reply import Reply
 from omni_server.router import Router
-from omni_server.senses import Sense
+from omni_server.senses import Sense, VideoSense
 from omni_server.text import TextCodec
-from omni_server.types import AudioPart, Encoding, Event, ImagePart, Modality, Request, Sampling
+from omni_server.thinking import think_and_answer
+from omni_server.types import (
+    AudioPart,
+    Encoding,
+    Event,
+    ImagePart,
+    MediaPart,
+    MediaSource,
+    Modality,
+    Picture,
+    Prompt,
+    Request,
+    Sampling,
+    Speech,
+    TokenChunk,
+    Video,
+    VideoPart,
+)
 
 
 class Pipeline:
@@ -53,16 +70,19 @@ class Pipeline:
         clock = asyncio.get_running_loop().time
         accepted = clock()
         # 2 load, 3 encode
-        encodings = await self._encode(request)
+        encodings, heard = await self._encode(request)
         # 4 prompt
-        prompt = await self._load_lane.run(self._prompter.build, request.messages, encodings)
+        prompt = await self._prompt(request, encodings)
         # 5 backbone
-        tokens = self.backbone.stream(request.request_id, prompt, request.sampling, request.modalities)
+        tokens = self._speak(request, prompt)
         # 6 route
         router = Router(self.checkpoint.bands, self.checkpoint.image, self._end_of_turn)
         # 7 decode
         rate = self.checkpoint.sample_rate
-        reply = Reply(request, prompt, self._codec, self._decoders, self._lanes, rate, lambda: clock() - accepted)
+        dialect = self.checkpoint.dialect
+        reply = Reply(
+            request, prompt, self._codec, self._decoders, self._lanes, rate, dialect, heard, lambda: clock() - accepted
+        )
         async with reply.run(tokens, router):
             yield reply.events()
 
@@ -72,8 +92,8 @@ class Pipeline:
 
     async def warm(self, request: Request) -> None:
         """Steps 2 to 5 of a conversation that goes on: the engine then need not read again what it has read."""
-        encodings = await self._encode(request)
-        prompt = await self._load_lane.run(self._prompter.build, request.messages, encodings)
+        encodings, _ = await self._encode(request)
+        prompt = await self._prompt(request, encodings)
         one = Sampling(max_tokens=1)
         async with aclosing(self.backbone.stream(request.request_id, prompt, one, frozenset({Modality.TEXT}))) as tokens:
             async for _ in tokens:
@@ -104,28 +124,52 @@ class Pipeline:
                 f"expected some of {_listed(self.checkpoint.modalities_out)}",
                 param="modalities",
             )
+        if request.tools and self.checkpoint.dialect.tag_of("tool_call") is None:
+            raise RequestError(f"`tools` is set; `{self.checkpoint.name}` has not learned to call tools", param="tools")
         if request.decode.voice is not None and request.decode.voice not in self.checkpoint.voices:
             raise RequestError(
                 f"voice `{request.decode.voice}` is unknown; expected one of {_listed(self.checkpoint.voices)}",
                 param="audio.voice",
             )
 
-    async def _encode(self, request: Request) -> list[Encoding]:
-        """Every picture and utterance of the conversation, in order; those of one request are worked on side by side."""
-        parts = [p for m in request.messages for p in m.parts if isinstance(p, ImagePart | AudioPart)]
-        return list(await asyncio.gather(*(self._encode_part(part) for part in parts)))
+    async def _prompt(self, request: Request, encodings: list[Encoding]) -> Prompt:
+        draws = Modality.IMAGE in request.modalities
+        return await self._load_lane.run(
+            self._prompter.build, request.messages, encodings, request.tools, request.thinking, draws=draws
+        )
 
-    async def _encode_part(self, part: ImagePart | AudioPart) -> Encoding:
-        modality = Modality.IMAGE if isinstance(part, ImagePart) else Modality.AUDIO
+    def _speak(self, request: Request, prompt: Prompt) -> AsyncGenerator[TokenChunk, None]:
+        """The backbone's tokens; where thoughts have a budget, in two strides."""
+        tag = self.checkpoint.dialect.tag_of("reasoning")
+        if request.thinking.budget is not None and prompt.thinking and tag is not None:
+            return think_and_answer(self.backbone, request, prompt, self._codec, tag)
+        return self.backbone.stream(request.request_id, prompt, request.sampling, request.modalities)
+
+    async def _encode(self, request: Request) -> tuple[list[Encoding], Speech | None]:
+        """Every picture, utterance and video of the conversation, in order, those of one request side by side; and the user's
+        last recording, whose voice an answer may take."""
+        parts = [(m, p) for m in request.messages for p in m.parts if isinstance(p, MediaPart)]
+        met = await asyncio.gather(*(self._encode_part(part) for _, part in parts))
+        heard = [media for (message, _), (_, media) in zip(parts, met, strict=True) if message.role == "user"]
+        speech = [media for media in heard if isinstance(media, Speech)]
+        return [encoding for encoding, _ in met], speech[-1] if speech else None
+
+    async def _encode_part(self, part: MediaPart) -> tuple[Encoding, Picture | Speech | Video]:
+        modality = {ImagePart: Modality.IMAGE, AudioPart: Modality.AUDIO, VideoPart: Modality.VIDEO}[type(part)]
         if modality not in self._senses:
             raise ModalityUnavailable(
                 f"`{self.checkpoint.name}` cannot take `{modality}`; expected some of {_listed(self.checkpoint.modalities_in)}",
                 param=part.source.param,
             )
-        load: Callable[..., Any] = self._loader.picture if modality is Modality.IMAGE else self._loader.speech
+        sense = self._senses[modality]
         source = await self._loader.fetch(part.source)
-        media = await self._load_lane.run(load, source)
-        return await self._senses[modality].encode(media)
+        media = await self._load_lane.run(lambda: self._load(source, modality, sense))
+        return await sense.encode(media), media
+
+    def _load(self, source: MediaSource, modality: Modality, sense: Sense) -> Picture | Speech | Video:
+        if isinstance(sense, VideoSense):
+            return self._loader.video(source, sense.pace, sense.most_frames, hears=sense.hears)
+        return self._loader.picture(source) if modality is Modality.IMAGE else self._loader.speech(source)
 
 
 def _listed(names: Any) -> str:

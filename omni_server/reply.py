@@ -13,6 +13,8 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, assert_never
 
+from omni_server.aside import Aside
+from omni_server.dialect import Dialect
 from omni_server.errors import DecodeFailed, OmniError
 from omni_server.interfaces import Decoder, PictureStep, Stepwise
 from omni_server.lanes import Lane
@@ -35,6 +37,7 @@ from omni_server.types import (
     Request,
     SpanClosed,
     SpanOpened,
+    Speech,
     TextDelta,
     TokenChunk,
     Usage,
@@ -55,9 +58,13 @@ class Reply:
         decoders: Mapping[Modality, Decoder[Any]],
         lanes: Mapping[Modality, Lane],
         sample_rate: int,
+        dialect: Dialect,
+        heard: Speech | None,
         elapsed: Callable[[], float],
     ) -> None:
+        """`heard` is the user's last recording, whose voice the model may choose to answer with."""
         self._sample_rate = sample_rate
+        self._aside = Aside(dialect, heard, thinking=prompt.thinking)
         self._request = request
         self._prompt = prompt
         self._text = codec.open(request.sampling.stop)
@@ -70,6 +77,8 @@ class Reply:
         self._modalities: dict[int, Modality] = {}
         self._counts: Counter[Modality | None] = Counter()
         self._cached = 0
+        self._thoughts = 0
+        self._shown: set[int] = set()  # text spans of which the user has seen something
         self._seconds: dict[str, float] = {"prompt": elapsed()}
 
     @asynccontextmanager
@@ -118,21 +127,24 @@ class Reply:
                 finish_reason = chunk.finish_reason or finish_reason
         for event in router.finish():
             await self._take(event, spans)
-        return finish_reason
+        return "tool_calls" if self._aside.calls and finish_reason == "stop" else finish_reason
 
     async def _take(self, event: Opened | Codes | Closed, spans: asyncio.TaskGroup) -> None:
         match event:
             case Opened(index, modality, ratio):
                 self._modalities[index] = modality
-                await self._events.put(SpanOpened(index, modality))
                 if modality is Modality.TEXT:
                     self._text = self._codec.open(self._request.sampling.stop)
                 else:
+                    await self._events.put(SpanOpened(index, modality))
                     self._spans[index] = asyncio.Queue()
                     options = replace(self._request.decode, ratio=ratio or self._request.decode.ratio)
+                    if modality is Modality.AUDIO:
+                        options = self._aside.with_voice(options)
                     spans.create_task(self._decode(index, modality, options))
             case Codes(index, codes):
                 self._counts[self._modalities[index]] += len(codes)
+                self._thoughts += len(codes) if self._aside.in_thought else 0
                 if index in self._spans:
                     self._spans[index].put_nowait(event)
                 else:
@@ -142,13 +154,25 @@ class Reply:
                     self._spans[index].put_nowait(event)
                 else:
                     await self._put_text(index, self._text.finish())
-                    await self._events.put(SpanClosed(index))
+                    await self._put_shown(index, self._aside.finish())
+                    if index in self._shown:
+                        await self._events.put(SpanClosed(index))
             case _:
                 assert_never(event)
 
     async def _put_text(self, index: int, pieces: list[str]) -> None:
         for piece in pieces:
-            await self._events.put(TextDelta(index, piece))
+            await self._put_shown(index, self._aside.feed(piece))
+
+    async def _put_shown(self, index: int, events: list[str | Event]) -> None:
+        """A text span is opened by its first letter that is meant for the user, for many hold nothing but tags."""
+        for event in events:
+            if isinstance(event, str):
+                if index not in self._shown:
+                    self._shown.add(index)
+                    await self._events.put(SpanOpened(index, Modality.TEXT))
+                event = TextDelta(index, event)
+            await self._events.put(event)
 
     async def _decode(self, index: int, modality: Modality, options: DecodeOptions) -> None:
         """Step 7 for one span. What fails here ends this span with a typed error, and nothing else."""
@@ -211,6 +235,7 @@ class Reply:
             completion_tokens=self._counts[None],
             completion_image_tokens=self._counts[Modality.IMAGE],
             completion_audio_tokens=self._counts[Modality.AUDIO],
+            reasoning_tokens=self._thoughts,
         )
 
 

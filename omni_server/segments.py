@@ -14,13 +14,16 @@ from omni_server.types import (
     Done,
     Event,
     Failed,
+    Heard,
     ImagePreview,
     ImageProgress,
     ImageReady,
     Modality,
+    ReasoningDelta,
     SpanClosed,
     SpanOpened,
     TextDelta,
+    ToolCalled,
 )
 
 Body = dict[str, Any]
@@ -133,7 +136,7 @@ class Segments:
                 self.by_index[index].image = image
             case SpanClosed(index=index, error=error):
                 self.by_index[index].error = error
-            case ImageProgress() | ImagePreview() | Done() | Failed():
+            case ImageProgress() | ImagePreview() | ReasoningDelta() | Heard() | ToolCalled() | Done() | Failed():
                 pass
 
     def in_order(self) -> list[Segment]:

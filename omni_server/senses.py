@@ -7,17 +7,22 @@ engine's prefix cache.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
+import torch
 
 from omni_server.interfaces import Codebook, Encoder
 from omni_server.lanes import Lane
-from omni_server.types import Encoding, Modality, Picture, Speech
+from omni_server.types import Encoding, Modality, Picture, Speech, Video
+
+Media = Picture | Speech | Video
 
 
 class Sense:
     """Turns a Picture or a Speech into an Encoding. `capacity` is how many encodings are remembered."""
 
-    def __init__(self, modality: Modality, encoder: Encoder[Any], codebook: Codebook[Any], capacity: int = 256) -> None:
+    def __init__(self, modality: Modality, encoder: Encoder[Any], codebook: Codebook[Any] | None, capacity: int = 256) -> None:
         self.lane = Lane(f"encode-{modality}")
         self.encoded = 0  # how often the models really ran
         self._modality = modality
@@ -26,27 +31,71 @@ class Sense:
         self._capacity = capacity
         self._memory: OrderedDict[str, Encoding] = OrderedDict()
 
-    async def encode(self, media: Picture | Speech) -> Encoding:
+    async def encode(self, media: Media) -> Encoding:
         # The look-up runs in the lane too, so two requests with one new picture cannot both miss.
         return await self.lane.run(self._remembered, media)
 
-    def _remembered(self, media: Picture | Speech) -> Encoding:
+    def _remembered(self, media: Media) -> Encoding:
         known = self._memory.get(media.digest)
         if known is None:
+            self.encoded += 1
             known = self._memory[media.digest] = self._encode(media)
             if len(self._memory) > self._capacity:
                 self._memory.popitem(last=False)
         self._memory.move_to_end(media.digest)
         return known
 
-    def _encode(self, media: Picture | Speech) -> Encoding:
-        self.encoded += 1
+    def _encode(self, media: Media) -> Encoding:
         match media:
             case Picture(image=image):
                 plain: Any = image
-                aspect = image.width / image.height
+                aspect, seconds = image.width / image.height, 0.0
             case Speech(waveform=waveform):
-                plain, aspect = waveform, 1.0
+                plain, aspect, seconds = waveform, 1.0, media.seconds
+            case _:
+                raise TypeError(f"a sense of {self._modality} cannot take `{type(media).__name__}`")
         embeddings = self._encoder.encode(plain)  # [n, hidden]
-        codes = self._codebook.encode(plain)
-        return Encoding(self._modality, media.digest, embeddings, tuple(codes), aspect)
+        codes = self._codebook.encode(plain) if self._codebook is not None else ()
+        return Encoding(self._modality, media.digest, embeddings, tuple(codes), aspect, seconds)
+
+
+class FrameEncoder(Protocol):
+    """Looks at frames; `pace` and `most_frames` are how many it wants to see."""
+
+    pace: float
+    most_frames: int
+
+    def encode_video(self, frames: np.ndarray) -> torch.Tensor: ...
+
+
+class Compressor(Protocol):
+    def compress(self, frames: torch.Tensor) -> torch.Tensor: ...
+
+
+class VideoSense(Sense):
+    """Frames by the picture's encoder; the sound, where there are ears and a compressor for it, beside them."""
+
+    def __init__(
+        self, frames: FrameEncoder, ears: Encoder[Any] | None, compressor: Compressor | None, capacity: int = 16
+    ) -> None:
+        super().__init__(Modality.VIDEO, _Blind(), None, capacity)
+        self.pace, self.most_frames = frames.pace, frames.most_frames
+        self.hears = ears is not None and compressor is not None
+        self._frames, self._ears, self._compressor = frames, ears, compressor
+
+    def _encode(self, media: Media) -> Encoding:
+        if not isinstance(media, Video):
+            raise TypeError(f"a sense of video cannot take `{type(media).__name__}`")
+        sound = None
+        if media.sound is not None and self._ears is not None and self._compressor is not None:
+            compressed = self._compressor.compress(self._ears.encode(media.sound.waveform))  # [seconds, hidden]
+            sound = Encoding(Modality.AUDIO, f"{media.digest}:sound", compressed, (), seconds=media.sound.seconds)
+        embeddings = self._frames.encode_video(media.frames)  # [n, hidden]
+        return Encoding(Modality.VIDEO, media.digest, embeddings, (), seconds=media.seconds, sound=sound)
+
+
+class _Blind:
+    """A video has no encoder of its own."""
+
+    def encode(self, media: Any) -> torch.Tensor:
+        raise TypeError("a video is encoded by its frames")

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING
+
+# 1 door: what was asked
+from omni_server.asked import (
+    REPLIES as REPLIES,
+    AudioPart as AudioPart,
+    DecodeOptions as DecodeOptions,
+    ImagePart as ImagePart,
+    MediaPart as MediaPart,
+    MediaSource as MediaSource,
+    Message as Message,
+    Modality as Modality,
+    Part as Part,
+    Request as Request,
+    Sampling as Sampling,
+    TextPart as TextPart,
+    Thinking as Thinking,
+    ToolCall as ToolCall,
+    VideoPart as VideoPart,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -12,89 +30,6 @@ if TYPE_CHECKING:
     import torch
 
     from omni_server.errors import OmniError
-
-
-class Modality(StrEnum):
-    """What a span of a reply, or a part of a message, is made of."""
-
-    TEXT = "text"
-    IMAGE = "image"
-    AUDIO = "audio"
-
-
-# 1 door: what was asked ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class MediaSource:
-    """Media as the client handed it over: bytes, or a URL to fetch. `param` is the request field, for error messages."""
-
-    param: str
-    data: bytes | None = None
-    url: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TextPart:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ImagePart:
-    source: MediaSource
-
-
-@dataclass(frozen=True, slots=True)
-class AudioPart:
-    source: MediaSource
-
-
-Part = TextPart | ImagePart | AudioPart
-
-
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One turn. `role` is `system`, `user` or `assistant`."""
-
-    role: str
-    parts: tuple[Part, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How the backbone picks tokens. `None` leaves the checkpoint's own default."""
-
-    temperature: float | None = None
-    top_p: float | None = None
-    top_k: int | None = None
-    seed: int | None = None
-    max_tokens: int | None = None
-    stop: tuple[str, ...] = ()
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class DecodeOptions:
-    """How spans become media: the voice's name; the picture's ratio (width to height), seed, number of sampler steps, and how
-    many previews are shown on the way."""
-
-    voice: str | None = None
-    ratio: str = "1:1"
-    seed: int | None = None
-    steps: int | None = None
-    previews: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One accepted request, whichever door it came through."""
-
-    request_id: str
-    messages: tuple[Message, ...]
-    modalities: frozenset[Modality] = frozenset({Modality.TEXT})
-    sampling: Sampling = Sampling()
-    decode: DecodeOptions = DecodeOptions()
 
 
 # 2 load: media as plain values ------------------------------------------------------------------------------------
@@ -121,18 +56,35 @@ class Speech:
         return len(self.waveform) / self.sample_rate
 
 
+@dataclass(frozen=True, slots=True)
+class Video:
+    """Decoded frames at an even pace, and the sound beside them. `frames`: uint8 [n, height, width, 3]; `pace` is frames a
+    second."""
+
+    frames: np.ndarray
+    pace: float
+    digest: str
+    sound: Speech | None = None
+
+    @property
+    def seconds(self) -> float:
+        return len(self.frames) / self.pace
+
+
 # 3 encode ---------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """What the backbone gets of one picture or one utterance: embeddings [n, hidden] and discrete codes, side by side."""
+    """What the backbone gets of one picture, utterance or video: embeddings [n, hidden] and discrete codes, side by side."""
 
     modality: Modality
     digest: str
     embeddings: torch.Tensor
     codes: tuple[int, ...]
     aspect: float = 1.0  # width over height, of a picture
+    seconds: float = 0.0
+    sound: Encoding | None = None  # of a video
 
 
 # 4 prompt ---------------------------------------------------------------------------------------------------------
@@ -155,6 +107,7 @@ class Prompt:
     placeholders: tuple[Placeholder, ...] = ()
     image_tokens: int = 0
     audio_tokens: int = 0
+    thinking: bool = False  # the template ended inside of the model's thoughts
 
 
 # 5 backbone -------------------------------------------------------------------------------------------------------
@@ -225,6 +178,7 @@ class Usage:
     completion_tokens: int = 0
     completion_image_tokens: int = 0
     completion_audio_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +191,29 @@ class SpanOpened:
 class TextDelta:
     index: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """Thoughts before the answer, apart from any span."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What the user said, in the model's own words."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCalled:
+    """The model calls a tool; `arguments` is JSON text. `index` counts the calls of this reply."""
+
+    index: int
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,4 +272,5 @@ class Failed:
     error: OmniError
 
 
-Event = SpanOpened | TextDelta | AudioDelta | ImageProgress | ImagePreview | ImageReady | SpanClosed | Done | Failed
+Worded = TextDelta | ReasoningDelta | Heard | ToolCalled
+Event = SpanOpened | Worded | AudioDelta | ImageProgress | ImagePreview | ImageReady | SpanClosed | Done | Failed

@@ -19,7 +19,16 @@ from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.processing import BaseDummyInputsBuilder, BaseMultiModalProcessor, BaseProcessingInfo
 from vllm.sequence import IntermediateTensors
 
-MODALITIES = ("image", "audio")
+MODALITIES = ("image", "audio", "video")
+# What stands beside the language model in a vision-language folder; the encoders load it themselves.
+BESIDE = (
+    "model.vision_model.",
+    "vision_model.",
+    "model.mm_projector.",
+    "mm_projector.",
+    "model.vision_projector.",
+    "model.projector.",
+)
 
 
 class OmniProcessingInfo(BaseProcessingInfo):
@@ -64,10 +73,12 @@ class OmniForCausalLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP):
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
         config = vllm_config.model_config.hf_config
+        text = config.get_text_config()
+        self.config = config  # a draft beside this model reads it
         with self._mark_language_model(vllm_config):
             self.language_model = init_vllm_registered_model(
                 vllm_config,
-                hf_config=config,
+                hf_config=text,
                 architectures=list(config.language_model_architectures),
                 prefix=maybe_prefix(prefix, "language_model"),
             )
@@ -100,4 +111,17 @@ class OmniForCausalLM(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP):
         return self.language_model.compute_logits(hidden_states)
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
-        return {f"language_model.{name}" for name in self.language_model.load_weights(weights)}
+        """Of a folder that holds more than the language model, only its part, under the names of a causal model."""
+        return {f"language_model.{name}" for name in self.language_model.load_weights(_of_language_model(weights))}
+
+
+def _of_language_model(weights: Iterable[tuple[str, torch.Tensor]]) -> Iterable[tuple[str, torch.Tensor]]:
+    for name, tensor in weights:
+        for prefix in ("model.language_model.", "language_model."):
+            if name.startswith(prefix):
+                rest = name.removeprefix(prefix)
+                yield (rest if rest.startswith(("model.", "lm_head.")) else f"model.{rest}"), tensor
+                break
+        else:
+            if not name.startswith(BESIDE):
+                yield name, tensor

@@ -1,13 +1,22 @@
-"""Step 5. vLLM's plug-in entry point (`vllm.general_plugins`): names our architecture in every process of the engine."""
+"""Step 5. vLLM's plug-in entry point (`vllm.general_plugins`): names our architectures in every process of the engine."""
 
 from __future__ import annotations
 
 ARCHITECTURE = "OmniForCausalLM"
+DRAFT_ARCHITECTURE = "OmniDraft"
+DRAFT_TYPE = "mtp"  # the model type by which vLLM knows a draft of the next tokens
 
 
 def register() -> None:
-    """Called once in each engine process, so it must be idempotent; the model is imported only when it is built."""
+    """Called once in each engine process, so it must be idempotent; the models are imported only when they are built."""
+    from transformers import AutoConfig, LlamaConfig
     from vllm import ModelRegistry
 
-    if ARCHITECTURE not in ModelRegistry.get_supported_archs():
-        ModelRegistry.register_model(ARCHITECTURE, "omni_server.vllm_model:OmniForCausalLM")
+    for architecture, place in (
+        (ARCHITECTURE, "omni_server.vllm_model:OmniForCausalLM"),
+        (DRAFT_ARCHITECTURE, "omni_server.vllm_draft:OmniDraft"),
+    ):
+        if architecture not in ModelRegistry.get_supported_archs():
+            ModelRegistry.register_model(architecture, place)
+    draft = type("OmniDraftConfig", (LlamaConfig,), {"model_type": DRAFT_TYPE})
+    AutoConfig.register(DRAFT_TYPE, draft, exist_ok=True)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import warnings
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -30,14 +31,14 @@ class RealServer:
         return int(self.pipeline.backbone.unfinished_requests())  # type: ignore[attr-defined]
 
 
-@pytest.fixture(scope="session")
-async def server() -> AsyncIterator[RealServer]:
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[RealServer]:
+    """A server with a real engine and a free port on loopback."""
     from omni_server.app import open_pipeline
     from omni_server.rest import create_app
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vLLM's own imports warn
-        settings = Settings(port=0, threads=1, allow_media_urls=True, allow_private_media_urls=True)
         async with open_pipeline(settings) as pipeline:
             config = uvicorn.Config(create_app(pipeline, settings), host="127.0.0.1", port=0, log_level="warning")
             served = uvicorn.Server(config)
@@ -45,6 +46,14 @@ async def server() -> AsyncIterator[RealServer]:
             while not served.started:
                 await asyncio.sleep(0.01)
             port = served.servers[0].sockets[0].getsockname()[1]
-            yield RealServer(pipeline, f"http://127.0.0.1:{port}")
-            served.should_exit = True
-            await task
+            try:
+                yield RealServer(pipeline, f"http://127.0.0.1:{port}")
+            finally:
+                served.should_exit = True
+                await task
+
+
+@pytest.fixture(scope="session")
+async def server() -> AsyncIterator[RealServer]:
+    async with serving(Settings(port=0, threads=1, allow_media_urls=True, allow_private_media_urls=True)) as running:
+        yield running

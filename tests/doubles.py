@@ -14,6 +14,7 @@ from omni_server.errors import OmniError
 from omni_server.lanes import Lane
 from omni_server.media import MediaLoader
 from omni_server.types import (
+    REPLIES,
     AudioPart,
     DecodeOptions,
     Event,
@@ -34,8 +35,8 @@ class ScriptedCheckpoint:
     """The facts of a checkpoint that a door looks at."""
 
     name: str = "omni-scripted"
-    modalities_in: frozenset[Modality] = frozenset(Modality)
-    modalities_out: frozenset[Modality] = frozenset(Modality)
+    modalities_in: frozenset[Modality] = REPLIES
+    modalities_out: frozenset[Modality] = REPLIES
     voices: tuple[str, ...] = ("mint", "sage")
     sample_rate: int = 24_000
     context_length: int = 4096

@@ -7,6 +7,8 @@ import math
 import struct
 import wave
 
+import av
+import numpy as np
 import PIL.Image
 
 
@@ -26,3 +28,25 @@ def wav_of_tone(seconds: float = 0.5, frequency: float = 220.0, sample_rate: int
         tone = (int(8000 * math.sin(2 * math.pi * frequency * n / sample_rate)) for n in range(count))
         file.writeframes(b"".join(struct.pack("<h", sample) for sample in tone))
     return out.getvalue()
+
+
+def mp4_of(seconds: float, *, sound: bool = True) -> bytes:
+    """Frames that grow brighter, eight a second, and a tone beside them."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        pictures = container.add_stream("mpeg4", rate=8)
+        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        tones = container.add_stream("aac", rate=16_000, layout="mono") if sound else None
+        count = int(seconds * 8)
+        for number in range(count):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 255 * number // count, np.uint8), format="rgb24")
+            container.mux(pictures.encode(frame))
+        container.mux(pictures.encode(None))
+        if tones is not None:
+            wave_form = np.sin(np.arange(int(seconds * 16_000)) / 16_000 * 2 * np.pi * 440).astype(np.float32) / 2
+            for start in range(0, len(wave_form), 1024):
+                samples = av.AudioFrame.from_ndarray(wave_form[None, start : start + 1024], format="fltp", layout="mono")
+                samples.sample_rate, samples.pts = 16_000, start
+                container.mux(tones.encode(samples))
+            container.mux(tones.encode(None))
+    return file.getvalue()

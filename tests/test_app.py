@@ -5,6 +5,7 @@ from dataclasses import replace
 from omni_server.app import _load_components
 from omni_server.checkpoint import read_checkpoint
 from omni_server.config import EMBEDDED_CHECKPOINT, read_settings
+from omni_server.placement import place
 from omni_server.types import DecodeOptions, Modality
 
 
@@ -14,7 +15,7 @@ def test_the_choices_about_voices_reach_the_vocoder() -> None:
     folders = {name: checkpoint.folders[name] for name in ("backbone", "audio_decoder")}
     only_voice = replace(checkpoint, folders=folders)
     settings = read_settings({"threads": "1"}, {"OMNI_VOICE_LOOK_AHEAD": "exact", "OMNI_VOICE_PRECISION": "float32"})
-    _, decoders = _load_components(only_voice, settings)
+    _, decoders = _load_components(only_voice, settings, place(0))
     decoder = decoders[Modality.AUDIO]
     first = decoder.streaming.first_chunk_units
     assert decoder.precision == "float32"

@@ -12,7 +12,7 @@ import pytest
 
 from omni_server.checkpoint import read_checkpoint
 from omni_server.errors import CheckpointError
-from omni_server.types import Modality
+from omni_server.types import REPLIES, Modality
 from tests.facts import write_checkpoint
 
 
@@ -31,7 +31,7 @@ def edit(root: Path, change: Callable[[dict[str, Any]], None]) -> None:
 def test_reads_what_was_written(root: Path) -> None:
     """Would catch facts that are written under one name and read under another."""
     checkpoint = read_checkpoint(root)
-    assert checkpoint.modalities_out == frozenset(Modality) == checkpoint.modalities_in
+    assert checkpoint.modalities_out == REPLIES == checkpoint.modalities_in
     assert checkpoint.bands[Modality.AUDIO].size == 12
     assert checkpoint.image is not None and checkpoint.image.codes == 6
     assert checkpoint.voices == ("mint",)

@@ -91,3 +91,26 @@ def test_importing_brings_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_engine_settings_pass_by_vllms_own_names() -> None:
+    """Would catch a setting that is read and never reaches the engine, and one that was not said and overrides it."""
+    assert Settings().engine_arguments == {}
+    flags = {
+        "tensor_parallel_size": "2",
+        "enable_expert_parallel": "yes",
+        "quantization": "fp8",
+        "gpu_memory_utilization": "0.5",
+        "speculative_config": '{"method": "mtp", "num_speculative_tokens": 1}',
+        "lora_modules": '{"fine": "/adapters/fine"}',
+        "engine_args": '{"block_size": 16}',
+    }
+    assert read_settings(flags, {}).engine_arguments == {
+        "tensor_parallel_size": 2,
+        "enable_expert_parallel": True,
+        "quantization": "fp8",
+        "gpu_memory_utilization": 0.5,
+        "speculative_config": {"method": "mtp", "num_speculative_tokens": 1},
+        "enable_lora": True,
+        "block_size": 16,
+    }

@@ -17,6 +17,7 @@ import PIL.Image
 import pytest
 
 from omni_server.types import (
+    REPLIES,
     Done,
     ImageReady,
     Message,
@@ -232,7 +233,7 @@ async def test_sampled_replies_are_well_formed(server: RealServer) -> None:
         asked = Request(
             f"well-formed-{number}",
             (Message("user", (TextPart(("draw a fox", "여우라고 말해줘", "draw it and say it")[number % 3]),)),),
-            modalities=frozenset(Modality),
+            modalities=REPLIES,
             sampling=Sampling(temperature=1.0, seed=number, max_tokens=400),
         )
         async with server.pipeline.respond(asked) as events:

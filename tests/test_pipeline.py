@@ -22,6 +22,7 @@ from omni_server.prompt import Prompter
 from omni_server.senses import Sense
 from omni_server.text import TextCodec
 from omni_server.types import (
+    REPLIES,
     AudioDelta,
     DecodeOptions,
     Done,
@@ -87,7 +88,7 @@ def build(checkpoint: Checkpoint, backbone: ScriptedBackbone, **decoders: Any) -
 
 
 def request(*parts: Any, **changes: Any) -> Request:
-    fields = {"modalities": frozenset(Modality)} | changes
+    fields = {"modalities": REPLIES} | changes
     return Request("r1", (Message("user", parts or (TextPart("hi"),)),), **fields)
 
 

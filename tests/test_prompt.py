@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from omni_server.checkpoint import Checkpoint, read_checkpoint
-from omni_server.errors import ContextOverflow
+from omni_server.checkpoint import Checkpoint, read_checkpoint, write_hashes
+from omni_server.errors import ContextOverflow, RequestError
 from omni_server.prompt import Prompter
 from omni_server.text import TextCodec
-from omni_server.types import AudioPart, Encoding, ImagePart, MediaSource, Message, Modality, TextPart
-from tests.facts import write_checkpoint
+from omni_server.types import AudioPart, Encoding, ImagePart, MediaSource, Message, Modality, TextPart, Thinking, VideoPart
+from tests.facts import TEMPLATE, write_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +66,88 @@ def test_a_conversation_over_the_context_is_refused(checkpoint: Checkpoint, code
     """Would catch a prompt that the engine refuses with its own words, or cuts in silence."""
     with pytest.raises(ContextOverflow, match="`200`"):
         Prompter(checkpoint, codec).build([Message("user", (TextPart("a" * 300),))], [])
+
+
+# A dialect that says more than how parts look: lengths, thoughts, pictures that are called for.
+
+STRINGS_ONLY = (
+    "{%- for m in messages -%}[{{ m.role }}] {{ '(' ~ m.content ~ ')' }}"
+    "{%- for call in m.tool_calls or [] -%}{{ call.function.name ~ '=' ~ call.function.arguments.picture }}{%- endfor -%}"
+    "{%- endfor -%}{{ '<think>' if think else '<think></think>' }}{{ tools | length if tools else '' }}"
+)
+WITH_VIDEO = (
+    "{%- for m in messages -%}{%- for part in m.content -%}"
+    "{{- part.text if part.type == 'text' else '[LENGTH]' ~ part.mark -}}{%- endfor -%}{%- endfor -%}"
+)
+PICTURE = {"tool": {"function": {"name": "draw"}}, "argument": "picture", "system": "draw by calling"}
+
+
+def prompter_of(root: Path, template: str, dialect: dict[str, Any], **facts: Any) -> tuple[Prompter, TextCodec]:
+    written = write_checkpoint(root)
+    (root / "backbone" / "chat_template.jinja").write_text(template, encoding="utf-8")
+    write_hashes(root, written | {"dialect": dialect} | facts)
+    checkpoint = read_checkpoint(root)
+    codec = TextCodec(root / "backbone" / "tokenizer.json")
+    return Prompter(checkpoint, codec), codec
+
+
+def test_a_template_that_takes_strings_gets_strings(tmp_path: Path) -> None:
+    """Would catch a list of parts that is printed into the prompt as a Python list."""
+    prompter, codec = prompter_of(tmp_path / "m", STRINGS_ONLY, {})
+    prompt = prompter.build([Message("user", (TextPart("a"), TextPart("b")))], [])
+    assert codec.decode(prompt.token_ids).startswith("[user] (ab)")
+    with pytest.raises(RequestError, match="no media in a message of role `user`"):
+        prompter.build([Message("user", (ImagePart(MediaSource("x")),))], [])
+
+
+def test_thinking_is_told_to_the_template_and_seen_in_the_prompt(tmp_path: Path) -> None:
+    """Would catch thoughts that are read as the answer, because nobody saw that the prompt has opened them."""
+    dialect = {"tags": {"think": "reasoning"}, "thinking": {"on": {"think": True}, "off": {"think": False}, "default": "off"}}
+    prompter, _ = prompter_of(tmp_path / "m", STRINGS_ONLY, dialect)
+    turn = [Message("user", (TextPart("a <think> of mine"),))]
+    assert [prompter.build(turn, [], thinking=Thinking(wanted)).thinking for wanted in (None, True, False)] == [
+        False,
+        True,
+        False,
+    ]
+    assert prompter.build(turn, [], thinking=Thinking(budget=5)).thinking
+
+
+def test_a_picture_is_called_for_and_handed_back_as_it_was_made(tmp_path: Path) -> None:
+    """Would catch a drawn picture that is lost in the next turn, and a tool that the model never hears of."""
+    prompter, codec = prompter_of(tmp_path / "m", STRINGS_ONLY, {"picture": PICTURE})
+    drawn = Encoding(Modality.IMAGE, "d", torch.zeros(1, 8), (1, 2, 3, 4, 5, 6), 2.0)
+    turns = [
+        Message("user", (TextPart("a fox"),)),
+        Message("assistant", (TextPart("here"), ImagePart(MediaSource("x")))),
+        Message("user", (TextPart("redder"),)),
+    ]
+    told = codec.decode(prompter.build(turns, [drawn], draws=True).token_ids)
+    assert "(draw by calling)" in told and told.endswith("1")  # one tool
+    assert "draw=<|discrete_image_start|><|ratio_2:1|><|v1|><|v2|><|v3|><|eol|><|v4|><|v5|><|v6|><|eol|><|eof|>" in told
+    assert "draw by calling" not in codec.decode(prompter.build(turns, [drawn]).token_ids)
+
+
+def test_plain_picture_codes_have_no_row_ends(tmp_path: Path) -> None:
+    """Would catch a setting that is written and not followed."""
+    facts = {"pads": {"image": "<|IMAGE_PAD|>", "discrete_image": "<|DISCRETE_IMAGE_PAD|>"}}
+    prompter, codec = prompter_of(tmp_path / "m", TEMPLATE, {"image_input": "plain"}, **facts)
+    seen = Encoding(Modality.IMAGE, "d", torch.zeros(2, 8), (1, 2, 3, 4, 5, 6), 1.0)
+    told = codec.decode(prompter.build([Message("user", (ImagePart(MediaSource("x")),))], [seen]).token_ids)
+    assert "<|ratio_1:1|><|v1|><|v2|><|v3|><|v4|><|v5|><|v6|><|discrete_image_end|>" in told
+
+
+@pytest.mark.parametrize("mark", ["<|image_start|>", "<|image_start|><|audio_start|>"])
+def test_a_video_its_length_and_its_sound(tmp_path: Path, mark: str) -> None:
+    """Would catch a length that is left out, or written into a user's own words; and a sound that is lost where the template
+    has no place for it, or heard twice where it has one."""
+    dialect = {"parts": {"video": {"type": "video", "mark": mark}}, "durations": {"video": ["[LENGTH]", "{:.0f}s"]}}
+    facts = {"pads": {"image": "<|IMAGE_PAD|>", "video": "<|image_start|>", "video_audio": "<|audio_start|>"}}
+    prompter, codec = prompter_of(tmp_path / "m", WITH_VIDEO, dialect, **facts)
+    sound = Encoding(Modality.AUDIO, "d:sound", torch.zeros(2, 8), ())
+    video = Encoding(Modality.VIDEO, "d", torch.zeros(3, 8), (), seconds=2.2, sound=sound)
+    parts = (TextPart("[LENGTH] "), VideoPart(MediaSource("x")))
+    prompt = prompter.build([Message("user", parts)], [video])
+    assert codec.decode(prompt.token_ids) == "[LENGTH] 2s" + "<|image_start|>" * 3 + "<|audio_start|>" * 2
+    assert [(place.length, place.encoding) for place in prompt.placeholders] == [(3, video), (2, sound)]
+    assert (prompt.image_tokens, prompt.audio_tokens) == (3, 2)

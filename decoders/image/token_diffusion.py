@@ -152,11 +152,16 @@ def grid_positions(size: tuple[int, int], device: torch.device | str = "cpu") ->
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).flatten(0, 1)[None].float().to(device)
 
 
+def vae_of(config: dict[str, Any]) -> AutoencoderKL:
+    """Both halves, without weights."""
+    return AutoencoderKL.from_config(config)
+
+
 def _load_vae(folder: Path) -> AutoencoderKL:
     """The decoding half: the encoder is never run here, so it is neither expected on disk nor kept in memory."""
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     with torch.device("meta"):
-        vae = AutoencoderKL.from_config(config)
+        vae = vae_of(config)
     vae.encoder, vae.quant_conv = None, None
     stored = load_file(folder / "diffusion_pytorch_model.safetensors")
     needed = {name: tensor.float() for name, tensor in stored.items() if not name.startswith(ENCODER_PREFIXES)}

@@ -48,12 +48,17 @@ class AudioCodebook:
         network.load_state_dict(tensors)
         return cls(network)
 
+    def to(self, device: str) -> Self:
+        self.network.to(device)
+        return self
+
     @torch.inference_mode()
     def encode(self, media: np.ndarray | Tensor) -> list[int]:
         """Mono float waveform at 16 kHz [samples] -> codes, each in [0, size)."""
         codes: list[int] = []
         for chunk in split(as_waveform(media), CODEBOOK_CHUNK_SAMPLES, MINIMUM_SAMPLES):
-            codes += self.network(self._log_mel(chunk)[None])[0].tolist()
+            log_mel = self._log_mel(chunk)[None].to(next(self.network.parameters()).device)
+            codes += self.network(log_mel)[0].tolist()
         return codes
 
 
@@ -97,11 +102,16 @@ class AudioEncoder:
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         return encoder
 
+    def to(self, device: str) -> Self:
+        self.tower.to(device)
+        self.projector.to(device)
+        return self
+
     @torch.inference_mode()
     def encode(self, media: np.ndarray | Tensor) -> Tensor:
-        """Mono float waveform at 16 kHz [samples] -> [n, hidden]."""
+        """Mono float waveform at 16 kHz [samples] -> [n, hidden], on the CPU."""
         projected: Tensor = self.projector(self.encode_features(media))
-        return projected
+        return projected.cpu()
 
     @torch.inference_mode()
     def encode_features(self, media: np.ndarray | Tensor) -> Tensor:
@@ -119,5 +129,6 @@ class AudioEncoder:
         # An additive mask over the keys keeps the padding out of the attention.
         mask = torch.zeros(1, 1, log_mel.shape[-1] // 2, log_mel.shape[-1] // 2)
         mask[..., positions:] = float("-inf")
-        hidden: Tensor = self.tower(log_mel, attention_mask=mask).last_hidden_state
+        device = self.projector.fc1.weight.device
+        hidden: Tensor = self.tower(log_mel.to(device), attention_mask=mask.to(device)).last_hidden_state
         return hidden[0, :units]

@@ -18,6 +18,11 @@ class LogMel(nn.Module):
 
     def __init__(self, mel_bins: int) -> None:
         super().__init__()
+        # Constants, wherever the network around them is built: on the meta device it has shapes and no numbers.
+        with torch.device("cpu"):
+            self._fill(mel_bins)
+
+    def _fill(self, mel_bins: int) -> None:
         filters = torchaudio.functional.melscale_fbanks(
             n_freqs=WINDOW_SAMPLES // 2 + 1,
             f_min=0.0,

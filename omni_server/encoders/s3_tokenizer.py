@@ -175,5 +175,5 @@ class S3Tokenizer(nn.Module):
 
 def digits_to_codes(digits: Tensor) -> Tensor:
     """[..., digits] in (-1, 1) -> [...], the base-3 number whose lowest digit comes first."""
-    places = LEVELS ** torch.arange(digits.shape[-1])
+    places = LEVELS ** torch.arange(digits.shape[-1], device=digits.device)
     return ((digits.round().long() + 1) * places).sum(dim=-1)

@@ -15,12 +15,17 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from omni_server.encoders.beside_backbone import read_beside_backbone
 from omni_server.encoders.ta_tok import UNUSED_PREFIXES, TaTok, TaTokConfig
 from omni_server.errors import CheckpointError, MediaError
 
 Folder = str | os.PathLike[str]
 
 MAXIMUM_ASPECT_RATIO = 200
+LEAST_FRAME_PIXELS = 128 * 28 * 28
+CHUNK_FRAMES = 32  # the tower mixes nothing across more than a pair of frames, so a chunk changes only the memory it takes
+# What the published encoders look at where a folder does not say it: two frames a second, 128 at most, of 378 x 378 pixels.
+VIDEO = {"frames_per_second": 2, "max_frames": 128, "max_frame_pixels": 378 * 378}
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
@@ -51,6 +56,11 @@ class ImageCodebook:
             )
         return cls(network)
 
+    def to(self, device: str) -> Self:
+        self.network.to(device)
+        self._directions = self._directions.to(device)
+        return self
+
     def encode(self, media: Image.Image) -> list[int]:
         """Codes in row-major order, each in [0, size)."""
         return self.encode_pixels(square_pixels(media, self.network.config.image_size))
@@ -58,7 +68,7 @@ class ImageCodebook:
     @torch.inference_mode()
     def encode_pixels(self, pixels: Tensor) -> list[int]:
         """The same of pixels [3, size, size] in 0..1."""
-        codes: list[int] = self.network.codes(pixels[None], self._directions)[0].tolist()
+        codes: list[int] = self.network.codes(pixels[None].to(self._directions.device), self._directions)[0].tolist()
         return codes
 
 
@@ -72,29 +82,67 @@ class ImageEncoder:
         self.vision_config = Qwen2_5_VLVisionConfig(**config["vision_config"], attn_implementation="sdpa")
         self.hidden_size: int = config["hidden_size"]
         self.pixel_limits = (int(config["min_pixels"]), int(config["max_pixels"]))
+        video = VIDEO | config.get("video", {})
+        self.pace, self.most_frames = float(video["frames_per_second"]), int(video["max_frames"])
+        self._frame_pixels = int(video["max_frame_pixels"])
         self.tower = Qwen2_5_VisionTransformerPretrainedModel(self.vision_config).eval()
         self.projector = nn.Linear(self.vision_config.out_hidden_size, self.hidden_size).eval()
 
     @classmethod
     def from_pretrained(cls, folder: Folder) -> Self:
-        config, tensors = _read_folder(folder)
+        return cls._from(*_read_folder(folder))
+
+    @classmethod
+    def from_backbone(cls, folder: Folder) -> Self:
+        """The tower and the projector that a vision-language folder keeps beside its language model."""
+        return cls._from(*read_beside_backbone(Path(folder)))
+
+    @classmethod
+    def _from(cls, config: dict[str, Any], tensors: dict[str, Tensor]) -> Self:
         encoder = cls(config)
         for prefix, module in (("vision_model.", encoder.tower), ("mm_projector.", encoder.projector)):
             module.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
         return encoder
 
+    def to(self, device: str) -> Self:
+        self.tower.to(device)
+        self.projector.to(device)
+        return self
+
     @torch.inference_mode()
     def encode(self, media: Image.Image) -> Tensor:
-        """Embeddings [n, hidden], one for each merged block of patches, in row-major order."""
+        """Embeddings [n, hidden] on the CPU, one for each merged block of patches, in row-major order."""
         projected: Tensor = self.projector(self.encode_features(media))
-        return projected
+        return projected.cpu()
 
     @torch.inference_mode()
     def encode_features(self, media: Image.Image) -> Tensor:
         """The same up to just before the projector: [n, out_hidden]."""
         patches, grid = self.patches(media)
-        features: Tensor = self.tower(patches, grid_thw=grid).pooler_output
+        return self._features(patches, grid)
+
+    def _features(self, patches: Tensor, grid: Tensor) -> Tensor:
+        device = self.projector.weight.device
+        features: Tensor = self.tower(patches.to(device), grid_thw=grid.to(device)).pooler_output
         return features
+
+    @torch.inference_mode()
+    def encode_video(self, frames: np.ndarray) -> Tensor:
+        """uint8 [n, height, width, 3], n even -> [n / 2 * blocks, hidden], pair by pair of frames."""
+        config = self.vision_config
+        unit = config.patch_size * config.spatial_merge_size
+        least = min(LEAST_FRAME_PIXELS, self._frame_pixels)
+        height, width = fitting_size(frames.shape[1], frames.shape[2], unit, least, self._frame_pixels)
+        features = []
+        for chunk in torch.from_numpy(frames).split(CHUNK_FRAMES):
+            pixels = chunk.permute(0, 3, 1, 2).float() / 255  # [frames, 3, height, width]
+            pixels = nn.functional.interpolate(pixels, (height, width), mode="bicubic", antialias=True).clamp(0, 1)
+            patches = cut_video_patches(
+                normalised(pixels), config.patch_size, config.spatial_merge_size, config.temporal_patch_size
+            )
+            grid = [len(chunk) // config.temporal_patch_size, height // config.patch_size, width // config.patch_size]
+            features.append(self.projector(self._features(patches, torch.tensor([grid]))).cpu())
+        return torch.cat(features)
 
     def patches(self, media: Image.Image) -> tuple[Tensor, Tensor]:
         """Normalised patches [rows * columns, channels * time * patch * patch] and the grid [[1, rows, columns]]."""
@@ -103,9 +151,8 @@ class ImageEncoder:
         unit = config.patch_size * config.spatial_merge_size
         height, width = fitting_size(image.height, image.width, unit, *self.pixel_limits)
         pixels = _resized(image, width, height)  # [3, height, width]
-        mean, deviation = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_DEVIATION))
         patches = cut_patches(
-            ((pixels - mean) / deviation)[None], config.patch_size, config.spatial_merge_size, config.temporal_patch_size
+            normalised(pixels)[None], config.patch_size, config.spatial_merge_size, config.temporal_patch_size
         )
         return patches, torch.tensor([[1, height // config.patch_size, width // config.patch_size]])
 
@@ -157,6 +204,21 @@ def cut_patches(pixels: Tensor, patch: int, merge: int, times: int) -> Tensor:
     ).permute(0, 2, 5, 3, 6, 1, 4, 7)  # [batch, block row, block column, row, column, channels, patch, patch]
     frames = blocks.reshape(-1, channels, 1, patch, patch).expand(-1, -1, times, -1, -1)
     return frames.reshape(-1, channels * times * patch * patch)
+
+
+def cut_video_patches(pixels: Tensor, patch: int, merge: int, times: int) -> Tensor:
+    """[frames, 3, height, width] -> [frames / times * patches, 3 * times * patch * patch], ordered by merged block."""
+    frames, channels, height, width = pixels.shape
+    blocks = pixels.view(
+        frames // times, times, channels, height // patch // merge, merge, patch, width // patch // merge, merge, patch
+    ).permute(0, 3, 6, 4, 7, 2, 1, 5, 8)  # [pair, block row, block column, row, column, channels, times, patch, patch]
+    return blocks.reshape(-1, channels * times * patch * patch)
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """[..., 3, height, width] in 0..1 to the tower's range."""
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in (CLIP_MEAN, CLIP_DEVIATION))
+    return (pixels - mean) / deviation
 
 
 def _resized(image: Image.Image, width: int, height: int) -> Tensor:

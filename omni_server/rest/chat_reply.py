@@ -23,13 +23,16 @@ from omni_server.types import (
     Done,
     Event,
     Failed,
+    Heard,
     ImagePreview,
     ImageProgress,
     ImageReady,
     Modality,
+    ReasoningDelta,
     SpanClosed,
     SpanOpened,
     TextDelta,
+    ToolCalled,
     Usage,
 )
 
@@ -63,6 +66,9 @@ class ChatMessageReply:
         self._voice = VoiceLine()
         self._heard: list[np.ndarray] = []
         self._sample_rate = 0
+        self._thoughts = ""
+        self._user_said = ""
+        self._calls: list[Body] = []
         self._done: Done | None = None
 
     def feed(self, event: Event) -> None:
@@ -76,6 +82,12 @@ class ChatMessageReply:
                 self._heard.append(self._voice.feed(index, samples))
             case SpanClosed(index=index):
                 self._heard.append(self._voice.close(index))
+            case ReasoningDelta(text=text):
+                self._thoughts += text
+            case Heard(text=text):
+                self._user_said += text
+            case ToolCalled():
+                self._calls.append(call_part(self._envelope, event))
             case Done():
                 self._done = event
             case Failed(error=error):
@@ -89,6 +101,11 @@ class ChatMessageReply:
         segments = self._segments.in_order()
         text = self._segments.text
         message: Body = {"role": "assistant", "content": text, "refusal": None}
+        if self._thoughts:
+            message["reasoning_content"] = self._thoughts
+        if self._calls:
+            message["content"] = text or None
+            message["tool_calls"] = self._calls
         if self._envelope.audio_format is not None and self._sample_rate:
             message["content"] = None
             message["audio"] = self._audio(text)
@@ -96,6 +113,8 @@ class ChatMessageReply:
         if images:
             message["images"] = [image_part(image, place) for place, image in enumerate(images)]
         message["omni"] = {"segments": [segment.closed() for segment in segments], "seconds": self._done.seconds}
+        if self._user_said:
+            message["omni"]["user_transcript"] = self._user_said
         choice = {"index": 0, "message": message, "finish_reason": self._done.finish_reason, "logprobs": None}
         return self._envelope.wrap("chat.completion", choices=[choice], usage=usage_body(self._done.usage))
 
@@ -139,6 +158,12 @@ class ChatChunks:
             case TextDelta(text=text):
                 aloud = self._envelope.audio_format is not None
                 chunks.append(self._audio({"transcript": text}) if aloud else self._chunk({"content": text}))
+            case ReasoningDelta(text=text):
+                chunks.append(self._chunk({"reasoning_content": text}))
+            case Heard(text=text):
+                chunks.append(self._chunk({"omni": {"user_transcript": text}}))
+            case ToolCalled():
+                chunks.append(self._chunk({"tool_calls": [{"index": event.index, **call_part(self._envelope, event)}]}))
             case AudioDelta(index=index, samples=samples, sample_rate=sample_rate):
                 chunks += self._spoken(self._voice.feed(index, samples), sample_rate)
             case ImageProgress() | ImagePreview():
@@ -219,6 +244,11 @@ class Base64Slices:
         return base64.b64encode(rest).decode("ascii")
 
 
+def call_part(envelope: Envelope, call: ToolCalled) -> Body:
+    call_id = f"call_{envelope.id.removeprefix('chatcmpl-')}_{call.index}"
+    return {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+
+
 def image_part(image: PIL.Image.Image, index: int) -> Body:
     file = io.BytesIO()
     image.save(file, "PNG", compress_level=1)
@@ -244,7 +274,7 @@ def usage_body(usage: Usage) -> Body:
             "text_tokens": usage.completion_tokens - completion_media,
             "image_tokens": usage.completion_image_tokens,
             "audio_tokens": usage.completion_audio_tokens,
-            "reasoning_tokens": 0,
+            "reasoning_tokens": usage.reasoning_tokens,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,
         },

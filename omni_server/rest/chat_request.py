@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 from omni_server.door import Door
 from omni_server.errors import ModelNotFound, RequestError
-from omni_server.rest.chat_wire import Audio, ChatMessage, ChatRequest, Image, LinkedAudio, Refusal, Text, VoiceId
+from omni_server.rest.chat_wire import Audio, ChatMessage, ChatRequest, Image, LinkedAudio, LinkedVideo, Refusal, Text, VoiceId
 from omni_server.types import (
     AudioPart,
     DecodeOptions,
@@ -18,12 +19,15 @@ from omni_server.types import (
     Request,
     Sampling,
     TextPart,
+    Thinking,
+    ToolCall,
+    VideoPart,
 )
 from omni_server.wording import shown
 
 
 def chat_request(chat: ChatRequest, request_id: str, door: Door) -> Request:
-    if chat.model != door.model:
+    if chat.model not in (door.model, *door.adapters):
         raise ModelNotFound(f"`model` is {shown(chat.model)}; this server has `{door.model}`", param="model")
     messages = tuple(_message(message, f"messages[{place}]", door) for place, message in enumerate(chat.messages))
     stop = (chat.stop,) if isinstance(chat.stop, str) else tuple(chat.stop or ())
@@ -40,7 +44,10 @@ def chat_request(chat: ChatRequest, request_id: str, door: Door) -> Request:
             stop=stop,
             presence_penalty=chat.presence_penalty or 0.0,
             frequency_penalty=chat.frequency_penalty or 0.0,
+            adapter=chat.model if chat.model != door.model else None,
         ),
+        tools=() if chat.tool_choice == "none" else tuple(tool.model_dump(exclude_none=True) for tool in chat.tools or ()),
+        thinking=Thinking(_thinks(chat), chat.thinking_token_budget),
         decode=DecodeOptions(voice=_voice(chat), seed=chat.seed),
     )
 
@@ -55,6 +62,16 @@ def _modalities(chat: ChatRequest) -> frozenset[Modality]:
             param="audio",
         )
     return wanted
+
+
+def _thinks(chat: ChatRequest) -> bool | None:
+    """Three ways in which clients ask for thoughts, or for none; the one that names the template's switch wins."""
+    switches = chat.chat_template_kwargs
+    if switches is not None:
+        if switches.skip_reasoning is not None:
+            return not switches.skip_reasoning
+        return switches.enable_thinking if switches.enable_thinking is not None else switches.thinking
+    return None if chat.reasoning_effort is None else chat.reasoning_effort != "none"
 
 
 def _max_tokens(chat: ChatRequest) -> int | None:
@@ -75,17 +92,33 @@ def _voice(chat: ChatRequest) -> str | None:
 
 def _message(message: ChatMessage, param: str, door: Door) -> Message:
     parts = tuple(_parts(message, param, door))
-    if not parts:
+    if not parts and not message.tool_calls:
         raise RequestError(f"`{param}.content` is missing or empty; expected a string or a list of parts", param=param)
     if message.role == "assistant":
-        return Message("assistant", parts)
+        return Message("assistant", parts, message.reasoning_content, tuple(_calls(message, param)))
     if message.role == "user":
         return Message("user", parts)
     if not all(isinstance(part, TextPart) for part in parts):
         raise RequestError(
             f"`{param}.content` holds media; a `{message.role}` message takes text only", param=f"{param}.content"
         )
+    if message.role == "tool":
+        return Message("tool", parts, tool=message.name or message.tool_call_id)
     return Message("system", parts)
+
+
+def _calls(message: ChatMessage, param: str) -> Iterator[ToolCall]:
+    for place, call in enumerate(message.tool_calls or ()):
+        try:
+            arguments = json.loads(call.function.arguments or "{}")
+        except ValueError:
+            arguments = None
+        if not isinstance(arguments, dict):
+            raise RequestError(
+                f"`{param}.tool_calls[{place}].function.arguments` is {shown(call.function.arguments)}; expected a JSON object",
+                param=f"{param}.tool_calls[{place}].function.arguments",
+            )
+        yield ToolCall(call.function.name, arguments)
 
 
 def _parts(message: ChatMessage, param: str, door: Door) -> Iterator[Part]:
@@ -99,6 +132,8 @@ def _parts(message: ChatMessage, param: str, door: Door) -> Iterator[Part]:
                 yield _image(part, at)
             case Audio():
                 yield AudioPart(MediaSource(f"{at}.input_audio.data", url=part.input_audio.data))
+            case LinkedVideo():
+                yield VideoPart(MediaSource(f"{at}.video_url.url", url=part.video_url.url))
             case LinkedAudio():
                 yield AudioPart(MediaSource(f"{at}.audio_url.url", url=part.audio_url.url))
     if message.role != "assistant":

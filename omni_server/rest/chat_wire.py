@@ -76,16 +76,28 @@ class LinkedAudio(Part):
     audio_url: AudioUrl
 
 
+class VideoUrl(Part):
+    url: str
+
+
+class LinkedVideo(Part):
+    """Not OpenAI's, but what several servers call a video."""
+
+    type: Literal["video_url"]
+    video_url: VideoUrl
+
+
 ContentPart = Annotated[
     Annotated[Text, Tag("~text")]
     | Annotated[Refusal, Tag("~refusal")]
     | Annotated[Image, Tag("~image_url")]
     | Annotated[Audio, Tag("~input_audio")]
-    | Annotated[LinkedAudio, Tag("~audio_url")],
+    | Annotated[LinkedAudio, Tag("~audio_url")]
+    | Annotated[LinkedVideo, Tag("~video_url")],
     Discriminator(
         _tagged_kind,
         custom_error_type="part_type",
-        custom_error_message="expected a part with `type` one of `text`, `image_url`, `input_audio`, `audio_url`",
+        custom_error_message="expected a part with `type` one of `text`, `image_url`, `input_audio`, `audio_url`, `video_url`",
     ),
 ]
 Content = Annotated[
@@ -102,8 +114,21 @@ class SpokenBefore(Part):
     id: str
 
 
+class CalledFunction(Part):
+    name: str
+    arguments: str = "{}"
+
+
+class CalledTool(Part):
+    function: CalledFunction
+
+
 class ChatMessage(Part):
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: list[CalledTool] | None = None
+    reasoning_content: str | None = None
     content: Content | None = None
     audio: SpokenBefore | None = None
     images: list[Image] | None = None
@@ -125,6 +150,27 @@ class StreamOptions(Part):
     include_usage: bool | None = None
 
 
+class Function(Part):
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(Part):
+    type: Literal["function"]
+    function: Function
+
+
+class TemplateSwitches(BaseModel):
+    """What a client tells a chat template directly; only switches for thinking are known."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    skip_reasoning: bool | None = None
+    enable_thinking: bool | None = None
+    thinking: bool | None = None
+
+
 StopString = Annotated[str, Field(min_length=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -140,14 +186,12 @@ class Ignored(BaseModel):
     prompt_cache_key: Any = None
     prompt_cache_retention: Any = None
     parallel_tool_calls: Any = None
-    reasoning_effort: Any = None
     verbosity: Any = None
 
 
 class NotYet(BaseModel):
     """Refused by name until this server has them, unless the value says that nothing is wanted."""
 
-    tools: Any = None
     tool_choice: Any = None
     functions: Any = None
     function_call: Any = None
@@ -188,6 +232,10 @@ class ChatRequest(Ignored, NotYet):
         ]
         | None
     ) = None
+    tools: list[Tool] | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
+    thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
+    chat_template_kwargs: TemplateSwitches | None = None
     n: Annotated[int, Field(ge=1, le=1)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

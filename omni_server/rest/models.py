@@ -16,23 +16,23 @@ def models_router(door: Door) -> APIRouter:
 
     @router.get("")
     async def list_models() -> dict[str, Any]:
-        return {"object": "list", "data": [_model(door)]}
+        return {"object": "list", "data": [_model(door, name) for name in (door.model, *door.adapters)]}
 
     # A model's name may hold slashes.
     @router.get("/{model:path}")
     async def retrieve_model(model: str) -> dict[str, Any]:
-        if model != door.model:
+        if model not in (door.model, *door.adapters):
             raise ModelNotFound(f"`model` is {shown(model)}; this server has `{door.model}`", param="model")
-        return _model(door)
+        return _model(door, model)
 
     return router
 
 
-def _model(door: Door) -> dict[str, Any]:
+def _model(door: Door, name: str) -> dict[str, Any]:
     """OpenAI's four fields; what else the checkpoint can do stands under a key of its own."""
     checkpoint = door.pipeline.checkpoint
     return {
-        "id": door.model,
+        "id": name,
         "object": "model",
         "created": door.opened_at,
         "owned_by": "omni-server",

@@ -20,11 +20,16 @@ from omni_server.types import (
     Done,
     Event,
     Failed,
+    Heard,
+    ImagePreview,
+    ImageProgress,
     ImageReady,
     Modality,
+    ReasoningDelta,
     SpanClosed,
     SpanOpened,
     TextDelta,
+    ToolCalled,
     Usage,
 )
 
@@ -56,6 +61,7 @@ class EventWriter:
         self.format = format
         self._line = SpansInLine()
         self._sound = SoundWriter(format)
+        self._progress: dict[int, float] = {}  # by span of a picture, 0..1
 
     def feed(self, event: Event) -> list[Fields]:
         """Raises the error of a reply that failed."""
@@ -69,6 +75,14 @@ class EventWriter:
                 return [*self._sound.finish(), {"done": done_message(event)}]
             case Failed(error=error):
                 raise error
+            case ImageProgress(index=index, step=step, steps=steps):
+                self._progress[index] = step / steps
+                return []
+            case ImagePreview(index=index, image=image):
+                progress = self._progress.get(index, 0.0)
+                return [{"image_preview": events_pb2.ImagePreview(index=index, image=png_of(image), progress=progress)}]
+            case ReasoningDelta() | Heard() | ToolCalled():
+                return []  # this wire has no message for them yet
             case _:
                 return [plain_event(event)]
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from omni_server.encoders.vision import ImageEncoder, fitting_size
+from omni_server.encoders.vision import ImageEncoder, cut_video_patches, fitting_size, normalised
 from omni_server.errors import MediaError
 
 CONFIG: dict[str, Any] = {
@@ -81,3 +81,15 @@ def test_folder_round_trip(encoder: ImageEncoder, tmp_path: Path) -> None:
     picture = Image.effect_noise((64, 64), 60).convert("RGB")
     loaded = ImageEncoder.from_pretrained(tmp_path).encode(picture)
     torch.testing.assert_close(loaded, encoder.encode(picture), atol=2e-2, rtol=0)
+
+
+def test_video_patches_are_those_of_transformers() -> None:
+    """Frames that are paired, or patches that are ordered, otherwise than the tower was trained."""
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    frames = torch.randint(0, 255, (6, 3, 56, 84), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    processor = Qwen2VLVideoProcessor(do_resize=False, do_sample_frames=False)
+    made = processor(videos=[frames], return_tensors="pt")
+    assert made["video_grid_thw"].tolist() == [[3, 4, 6]]
+    ours = cut_video_patches(normalised(frames.float() / 255), 14, 2, 2)
+    torch.testing.assert_close(ours, made["pixel_values_videos"], atol=1e-5, rtol=0)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from omni_server.checkpoint import PROMPT_SLOTS, read_checkpoint
+from omni_server.checkpoint import read_checkpoint
+from omni_server.dialect import PROMPT_SLOTS
 from recipes import assemble
 from tests.facts import write_checkpoint
 

@@ -10,7 +10,6 @@ import httpx
 import numpy as np
 import openai
 import pytest
-from tests.test_audio_format import decoded
 
 from omni_server.audio_format import MEDIA_TYPES, encode, to_pcm16
 from omni_server.errors import ContextOverflow, DecodeFailed, RequestError
@@ -19,6 +18,7 @@ from tests.doubles import Forever, ScriptedPipeline
 from tests.rest.scripts import SAMPLE_RATE, done, door, served, tone, voice, words
 from tests.rest.test_chat import left_within
 from tests.rest.worded import MODEL, events_of, worded, words_of
+from tests.test_audio_format import decoded
 
 URL = "/v1/audio/speech"
 REPLY = [*words(0, "a fox, ", "여우"), *voice(1, tone(0.3)), done()]

@@ -1,0 +1,66 @@
+"""Step 7, text. What a model writes beside its answer becomes events, and the choice of a voice. Sync; knows no queue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from omni_server.dialect import Dialect
+from omni_server.markup import TEXT, Markup, read_speaker, read_tool_call
+from omni_server.types import DecodeOptions, Event, Heard, ReasoningDelta, Speech, ToolCalled
+
+
+class Aside:
+    """Of one reply. `feed` gives the answer's own text as strings, and everything else as events."""
+
+    def __init__(self, dialect: Dialect, heard: Speech | None, *, thinking: bool) -> None:
+        self._dialect = dialect
+        self._heard = heard
+        self._markup = Markup(dialect.tags, dialect.tag_of("reasoning") if thinking else None)
+        self._speaker: dict[str, Any] = {}
+        self.calls = 0
+
+    @property
+    def in_thought(self) -> bool:
+        return self._markup.in_thought
+
+    def feed(self, item: str) -> list[str | Event]:
+        return [event for piece in self._markup.feed(item) for event in self._event(piece.role, piece.text)]
+
+    def finish(self) -> list[str | Event]:
+        return [event for piece in self._markup.finish() for event in self._event(piece.role, piece.text)]
+
+    def with_voice(self, options: DecodeOptions) -> DecodeOptions:
+        """A voice that the request names wins; else the one that the model has announced, where there is such a one."""
+        if options.voice is not None or options.reference is not None:
+            return options
+        if self._speaker.get("is_ref_audio") is True and self._heard is not None:
+            return replace(options, reference=np.asarray(self._heard.waveform, np.float32))
+        gender, age = (str(self._speaker.get(name, "")) for name in ("gender", "age"))
+        return replace(options, voice=self._dialect.voice_for(gender, age) if gender else None)
+
+    def _event(self, role: str, text: str) -> list[str | Event]:
+        match role:
+            case "reasoning":
+                return [ReasoningDelta(text)]
+            case "heard":
+                return [Heard(text)]
+            case "speaker":
+                self._speaker = read_speaker(text) or {}
+                return []
+            case "tool_call":
+                return self._call(text)
+        assert role == TEXT
+        return [text]
+
+    def _call(self, text: str) -> list[str | Event]:
+        call = read_tool_call(text)
+        if call is None:
+            return [text]  # no call that anybody could make, so it is what the model wrote
+        picture = self._dialect.picture
+        if picture is not None and call[0] == picture.name:
+            return []  # the picture itself is a span of its own
+        self.calls += 1
+        return [ToolCalled(self.calls - 1, *call)]

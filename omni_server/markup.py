@@ -1,0 +1,160 @@
+"""Step 7, text. What a model writes around its answer (thoughts, tool calls, whose voice comes next) is told apart from it.
+
+Incremental over text; knows tags by the checkpoint's dialect, no token ids and no wire.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+TEXT = "text"
+_ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|$)", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`role` is `text`, or a role of dialect.py; thoughts come in pieces, everything else that is no text comes whole."""
+
+    role: str
+    text: str
+
+
+class Markup:
+    """`inside` is the tag that the prompt has left open, where it has."""
+
+    def __init__(self, tags: Mapping[str, str], inside: str | None = None) -> None:
+        self._tags = {tag: role for tag, role in tags.items() if role != "wrapper"}
+        self._wrappers = [tag for tag, role in tags.items() if role == "wrapper"]
+        self._inside = inside
+        self._held = ""
+        self._whole = ""  # what was read so far of a tag that comes whole
+        self._trims = inside is not None  # line breaks beside a tag belong to it
+        self._line_start = True
+        self._reads_bare_speaker = "speaker" in tags.values()
+
+    @property
+    def in_thought(self) -> bool:
+        return self._inside is not None and self._tags[self._inside] == "reasoning"
+
+    def feed(self, item: str) -> list[Piece]:
+        self._held += item
+        pieces: list[Piece] = []
+        while self._step(pieces, ended=False):
+            pass
+        return [piece for piece in pieces if piece.text]
+
+    def finish(self) -> list[Piece]:
+        """Nothing more comes before the next medium, or at all: what was held back is taken as it stands."""
+        pieces: list[Piece] = []
+        while self._step(pieces, ended=True):
+            pass
+        return [piece for piece in pieces if piece.text]
+
+    def _step(self, pieces: list[Piece], *, ended: bool) -> bool:
+        """Takes what stands before the next tag, and the tag; False where no whole tag is left."""
+        marks = self._marks()
+        found = min(((at, mark) for mark in marks if (at := self._held.find(mark)) >= 0), default=None)
+        if found is None:
+            keep = 0 if ended else _unfinished(self._held, marks)
+            if self.in_thought and not ended:  # line breaks before the closing tag belong to the tag
+                kept = len(self._held) - keep
+                keep += kept - len(self._held[:kept].rstrip("\n"))
+            ready, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+            self._take(ready, pieces, ended=ended)
+            return False
+        at, mark = found
+        before = self._held[:at]
+        self._take(before.rstrip("\n") if self.in_thought else before, pieces, ended=True)
+        self._held = self._held[at + len(mark) :]
+        self._turn(mark, pieces)
+        return True
+
+    def _marks(self) -> list[str]:
+        if self._inside is not None:
+            return [f"</{self._inside}>"]
+        names = [*self._tags, *self._wrappers]
+        return [*(f"<{name}>" for name in names), *(f"</{name}>" for name in names)]
+
+    def _turn(self, mark: str, pieces: list[Piece]) -> None:
+        name, closes = mark.strip("</>"), mark.startswith("</")
+        self._trims = True
+        if name not in self._tags:
+            return
+        if not closes:
+            self._inside = name
+        elif self._inside is not None:
+            role, self._inside = self._tags[name], None
+            if role != "reasoning":
+                pieces.append(Piece(role, self._whole.strip()))
+            self._whole = ""
+
+    def _take(self, text: str, pieces: list[Piece], *, ended: bool) -> None:
+        if self._inside is not None and not self.in_thought:
+            self._whole += text
+            return
+        if self._trims:
+            text = text.lstrip("\n")
+            self._trims = not text
+        if self.in_thought or not self._reads_bare_speaker:
+            pieces.append(Piece("reasoning" if self.in_thought else TEXT, text))
+        else:
+            self._take_lines(text, pieces, ended=ended)
+
+    def _take_lines(self, text: str, pieces: list[Piece], *, ended: bool) -> None:
+        """An older form of answer has the speaker's JSON on a line of its own: such a line is held until it is whole."""
+        lines = text.splitlines(keepends=True)
+        for number, line in enumerate(lines):
+            begins = self._line_start or number > 0
+            whole = line.endswith("\n") or ended
+            if begins and line.startswith("{") and not whole:
+                self._held = line + self._held
+                return
+            bare = begins and line.startswith("{") and read_speaker(line) is not None
+            pieces.append(Piece("speaker" if bare else TEXT, line.strip() if bare else line))
+            self._line_start = line.endswith("\n")
+
+
+def _unfinished(text: str, marks: list[str]) -> int:
+    """How many letters at the end may yet become a tag."""
+    longest = max((len(mark) for mark in marks), default=1) - 1
+    return next((n for n in range(min(longest, len(text)), 0, -1) if any(m.startswith(text[-n:]) for m in marks)), 0)
+
+
+SPEAKER_KEYS = {"is_ref_audio", "gender", "age", "speaker", "emotion"}
+
+
+def read_speaker(text: str) -> dict[str, Any] | None:
+    """What a model says about the voice that follows; None where it says something else. Unknown keys are let pass."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) and (not said or SPEAKER_KEYS & set(said)) else None
+
+
+def read_tool_call(text: str) -> tuple[str, str] | None:
+    """A call's name and its arguments as JSON text, from either written form: a JSON object, or a name and key by key."""
+    try:
+        said = json.loads(text)
+        if isinstance(said, dict) and isinstance(said.get("name"), str):
+            arguments = said.get("arguments", {})
+            return said["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+    except ValueError:
+        pass
+    name = text.partition("<arg_key>")[0].strip()
+    if not name or "\n" in name:
+        return None
+    arguments = {key.strip(): _value(value) for key, value in _ARGUMENT.findall(text)}
+    return name, json.dumps(arguments, ensure_ascii=False)
+
+
+def _value(text: str) -> Any:
+    """Strings stand verbatim, other values as JSON."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
