@@ -87,7 +87,7 @@ async def test_chat_from_a_pipe(url: str, pipeline: ScriptedPipeline, tmp_path: 
     ]  # fmt: skip
     assert kinds[3] == [("system", ["TextPart"]), ("user", ["TextPart"])]
     assert asked[0].decode.voice == "sage"
-    assert asked[0].modalities == frozenset(types.Modality)
+    assert asked[0].modalities == types.REPLIES
     assert Picture.open(tmp_path / "reply-4-2.png").image.getpixel((0, 0)) == (0, 0, 255)
 
 
