@@ -8,7 +8,6 @@ state, after features exist and before they are trained on.
 
 import argparse
 import random
-import time
 from typing import Any
 
 import torch
@@ -70,15 +69,14 @@ def distances(said: Tensor, names: Tensor) -> Tensor:
     return torch.cdist(said, names).square() / names.square().sum(dim=1).mean()
 
 
-def align(clips: list[tuple[Tensor, int]], names: Tensor, seconds: float, seed: int) -> Alignment:
+def align(clips: list[tuple[Tensor, int]], names: Tensor, steps: int, seed: int) -> Alignment:
     torch.manual_seed(seed)
     chooser = random.Random(seed)
     model = Alignment(clips[0][0].shape[1], names.shape[1])
     optimizer = torch.optim.AdamW(model.parameters(), RATE, weight_decay=0.01)
-    started, step = time.monotonic(), 0
-    while (share := (time.monotonic() - started) / seconds) < 1:
+    for step in range(1, steps + 1):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * max(0.02, 1 - share)
+            group["lr"] = RATE * max(0.02, 1 - step / steps)
         chosen = chooser.sample(clips, CLIPS)
         wanted = torch.tensor([row for _, row in chosen])
         away = distances(model([rows for rows, _ in chosen]), names)
@@ -86,10 +84,9 @@ def align(clips: list[tuple[Tensor, int]], names: Tensor, seconds: float, seed: 
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        step += 1
         if step % 200 == 0:
             right = (away.argmin(dim=1) == wanted).float().mean()
-            print(f"step {step} {time.monotonic() - started:.0f} s loss {loss.item():.3f} named {right.item():.3f}", flush=True)
+            print(f"step {step} loss {loss.item():.3f} named {right.item():.3f}", flush=True)
     return model.eval()
 
 
@@ -105,7 +102,7 @@ def report(model: Alignment, media: Media, names: Tensor) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=150)
+    parser.add_argument("--steps", type=int, default=2600)
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -113,7 +110,7 @@ def main() -> None:
     path = cache / "backbone" / "training.pt"
     saved = torch.load(path, weights_only=True)
     names = name_embeddings(load_tokenizer(), saved["average"][EMBEDDINGS])
-    model = align(labelled(load_media(cache)), names, arguments.seconds, arguments.seed)
+    model = align(labelled(load_media(cache)), names, arguments.steps, arguments.seed)
     report(model, load_media(cache, "eval"), names)
     weights = {f"projectors.audio.{name}": value for name, value in model.projector.state_dict().items()}
     for part in ("model", "average"):
