@@ -42,8 +42,7 @@ test-profiles: install  ## an engine for each kind of published model, in miniat
 bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.serving
 	$(BIN)/python -m bench.spans
-	$(BIN)/python -m bench.vocoder
-	$(BIN)/python -m bench.image_decoder
+	$(BIN)/python -m bench.decoders
 	$(BIN)/python -m bench.speech
 
 protos: install  ## write the stubs after a change in protos/

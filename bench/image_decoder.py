@@ -58,9 +58,11 @@ def drawings(pipeline: TokenDiffusionPipeline, size: tuple[int, int], steps: int
     return wishes
 
 
-def embedded(steps: int) -> Case:
+def embedded(steps: int | None = None) -> Case:
+    """With the checkpoint's own number of steps, or another."""
     pipeline = TokenDiffusionPipeline.from_folder(EMBEDDED)
-    side = int(json.loads((EMBEDDED / "decoder.json").read_text(encoding="utf-8"))["pixels"] ** 0.5) // pipeline.scale_factor
+    sizes = json.loads((EMBEDDED / "decoder.json").read_text(encoding="utf-8"))
+    steps, side = steps or sizes["steps"], int(sizes["pixels"] ** 0.5) // pipeline.scale_factor
     return Case(f"embedded, {steps} steps", pipeline, drawings(pipeline, (side, side), steps), 5)
 
 
@@ -178,7 +180,7 @@ if __name__ == "__main__":
     with torch.inference_mode():
         show(f"{torch.get_num_threads()} threads")
         peaks()
-        for case in (embedded(1), embedded(8), middle(torch.bfloat16), middle(torch.float32)):
+        for case in (embedded(), embedded(8), middle(torch.bfloat16), middle(torch.float32)):
             compare(case)
         if shutil.which("g++") is not None:
             compare(embedded(8), compile_too=True)
