@@ -32,6 +32,7 @@ from recipes.vocoder_clips import (
     Window,
     codebook_units,
     cut_window,
+    in_other_voices,
     load_clips,
     random_windows,
     stand_in_units,
@@ -185,7 +186,8 @@ def train(seconds: float, start_share: float, critics_from: float) -> None:
     clips, source = load_training_clips(cache)
     trainer.use_units(source)
     held, kept = clips[:HELD_OUT], clips[HELD_OUT:]
-    print(f"{len(clips)} clips, {sum(len(clip.units) for clip in clips) / 25:.0f} s, units from {source}", flush=True)
+    kept += in_other_voices(kept)
+    print(f"{len(kept)} clips, {sum(len(clip.units) for clip in kept) / 25:.0f} s, units from {source}", flush=True)
     chance = random.Random(trainer.step)
     context = trainer.network.context()
     started = saved = time.monotonic()

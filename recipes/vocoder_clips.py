@@ -109,3 +109,37 @@ def random_windows(
         spare = max(0, len(clip.units) - longest)
         windows.append(cut_window(clip, chance.randint(0, spare), min(len(clip.units), longest), context))
     return windows
+
+
+def in_other_voices(clips: Sequence[SpokenClip]) -> list[SpokenClip]:
+    """The same recordings once more, with the units of another voice's recording of the same words, on this one's time.
+
+    The backbone writes one voice's units for each language, and any voice may be asked to speak them; units still hold
+    something of who spoke: a vocoder that had met each voice's own units alone had twice the mel error with the other's.
+    """
+    by_words: dict[tuple[str, str], list[SpokenClip]] = {}
+    for clip in clips:
+        by_words.setdefault((clip.text, clip.language), []).append(clip)
+    mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, 1024, hop_length=SAMPLES_PER_UNIT, n_mels=40, power=1.0)
+    return [
+        SpokenClip(clip.waveform, clip.samples, clip.speaker, clip.text, clip.language, other.units[_places(mel, clip, other)])
+        for group in by_words.values()
+        for clip in group
+        for other in group
+        if other.speaker != clip.speaker
+    ]
+
+
+def _places(mel: torchaudio.transforms.MelSpectrogram, clip: SpokenClip, other: SpokenClip) -> Tensor:
+    """For each unit of `clip`, which unit of `other` says the same: dynamic time warping of log-mels, [units]."""
+    import librosa
+
+    shapes = []
+    for each in (clip, other):
+        frames = (mel(each.waveform)[:, : len(each.units)] + 1e-3).log()  # [40, units]
+        shapes.append((frames - frames.mean(dim=1, keepdim=True)).numpy())
+    _, path = librosa.sequence.dtw(*shapes)
+    places = torch.zeros(len(clip.units), dtype=torch.long)
+    for mine, theirs in path[::-1].tolist():
+        places[mine] = theirs
+    return places
