@@ -1,11 +1,12 @@
 """Training step: fills an empty cache from the checkpoint that ships, so that training goes on from it on a new machine.
 
 `python -m recipes.restore [component ...]` brings back what is named (all of them if nothing is): the frozen components as
-they are, and for `backbone` a state of its training with fresh moments. A deeper language model than the stored one keeps
-its function: the layers between are born silent. What is already in the cache is never overwritten.
+they are, and a state of the training of the others, with fresh moments. A deeper language model than the stored one keeps its
+function: the layers between are born silent. What is already in the cache is never overwritten.
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from recipes.domain import cache_folder
 from recipes.tokenizer import AUDIO_CODES
 
 FROZEN = ("image_codebook", "audio_codebook", "image_encoder", "audio_encoder")
+EVERY = (*FROZEN, "backbone", "image_decoder", "audio_decoder")
 PROJECTORS = {"image": "mm_projector.", "audio": "audio_projector."}
 SILENT = ("self_attn.o_proj.weight", "mlp.down_proj.weight")
 
@@ -47,7 +49,7 @@ def backbone_state(embedded: Path, forget_speech: bool) -> dict[str, Any]:
     torch.manual_seed(1)
     model = Omni(tokenizer)
     fresh = model.language_model.state_dict()
-    stored = {name: value.float() for name, value in load_file(embedded / "backbone" / "model.safetensors").items()}
+    stored = _widened(embedded / "backbone" / "model.safetensors")
     old = len({name.split(".")[2] for name in stored if name.startswith("model.layers.")})
     state = grown(stored, old, model.language_model.config.num_hidden_layers)
     if forget_speech:
@@ -65,9 +67,44 @@ def backbone_state(embedded: Path, forget_speech: bool) -> dict[str, Any]:
     return {"step": 0, "model": tensors, "average": {name: value.clone() for name, value in tensors.items()}, "moments": {}}
 
 
+def restore_image_decoder(cache: Path) -> None:
+    """What the end of `recipes.train_image_decoder` goes on from; the way from codes to latents stands."""
+    from decoders.image.transformer import VisionTransformer
+    from recipes.image_latents import PixelDecoder
+    from recipes.train_image_decoder import TRANSFORMER
+
+    folder = EMBEDDED / "image_decoder"
+    config = json.loads((folder / "transformer" / "config.json").read_text(encoding="utf-8"))
+    sizes = {name: config[name] for name in ("vec_in_dim", "context_in_dim")}
+    transformer = VisionTransformer(**sizes, **TRANSFORMER)
+    transformer.load_state_dict(_widened(folder / "transformer" / "diffusion_pytorch_model.safetensors"))
+    decoder = PixelDecoder()
+    decoder.load_state_dict(_widened(folder / "vae" / "diffusion_pytorch_model.safetensors"))
+    torch.save({"decoder": decoder.state_dict()}, cache / "image_vae.pt")
+    (cache / "runs").mkdir(exist_ok=True)
+    state = transformer.state_dict()
+    torch.save({"transformer": state, "average": state}, cache / "runs" / "image_flow.pt")
+
+
+def restore_audio_decoder(cache: Path) -> None:
+    """What `recipes.train_vocoder` goes on from; its critics and its first stage's reader begin anew."""
+    from recipes.train_vocoder import Trainer, source_of
+
+    trainer = Trainer(cache)
+    state = _widened(EMBEDDED / "audio_decoder" / "model.safetensors")
+    trainer.network.load_state_dict(state)
+    trainer.average.load_state_dict(state)
+    trainer.units_from = source_of(cache / "audio_codebook")
+    trainer.save()
+
+
+def _widened(path: Path) -> dict[str, Tensor]:
+    return {name: value.float() for name, value in load_file(path).items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("components", nargs="*", default=[*FROZEN, "backbone"], help=f"of {', '.join((*FROZEN, 'backbone'))}")
+    parser.add_argument("components", nargs="*", default=EVERY, help=f"of {', '.join(EVERY)}")
     parser.add_argument("--forget-speech", action="store_true", help="for a backbone that gets new speech codes")
     arguments = parser.parse_args()
     cache = cache_folder()
@@ -89,6 +126,12 @@ def main() -> None:
                 shutil.copy(EMBEDDED / "backbone" / name, cache / "backbone" / "tokenizer" / name)
         torch.save(backbone_state(EMBEDDED, arguments.forget_speech), training)
         print("backbone: as it ships, with fresh moments")
+    if "image_decoder" in arguments.components and not (cache / "image_vae.pt").exists():
+        restore_image_decoder(cache)
+        print("image_decoder: as it ships, with fresh moments")
+    if "audio_decoder" in arguments.components and not (cache / "vocoder" / "checkpoint.pt").exists():
+        restore_audio_decoder(cache)
+        print("audio_decoder: as it ships, with fresh moments and critics")
 
 
 if __name__ == "__main__":

@@ -280,28 +280,37 @@ def main() -> None:
     torch.set_num_threads(1)
     cache = cache_folder()
     stored = torch.load(cache / "image_vae.pt", weights_only=True)
-    encoder, decoder = PatchEncoder(), PixelDecoder().to(memory_format=torch.channels_last)
-    encoder.load_state_dict(stored["encoder"])
+    decoder = PixelDecoder().to(memory_format=torch.channels_last)
     decoder.load_state_dict(stored["decoder"])
     codebook = ImageCodebook.from_pretrained(cache / "image_codebook")
     codes, pictures = domain(cache)
     flow = Flow(codebook)
-    optimizer = torch.optim.AdamW(flow.transformer.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
-    parts = {"transformer": flow.transformer, "average": flow.average, "optimizer": optimizer}
-    run = TrainingRun(cache / "runs" / "image_flow.pt", arguments.seconds, parts)
-    if run.share < 1:
-        others = decoder_pictures(cache)[1]
-        inside, outside = (codes, latents_of(encoder, pictures)), (codes_of(codebook, others), latents_of(encoder, others))
-        train(flow, inside, outside, pictures, run, arguments.batch)
-        report(flow, decoder, codes, pictures, cache / "image_flow.png")
-        export(flow, decoder, cache / "image_decoder")
+    path = cache / "runs" / "image_flow.pt"
+    if "encoder" in stored:
+        encoder = PatchEncoder()
+        encoder.load_state_dict(stored["encoder"])
+        latents = latents_of(encoder, pictures)
+        optimizer = torch.optim.AdamW(flow.transformer.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
+        parts = {"transformer": flow.transformer, "average": flow.average, "optimizer": optimizer}
+        run = TrainingRun(path, arguments.seconds, parts)
+        if run.share < 1:
+            others = decoder_pictures(cache)[1]
+            outside = (codes_of(codebook, others), latents_of(encoder, others))
+            train(flow, (codes, latents), outside, pictures, run, arguments.batch)
+            report(flow, decoder, codes, pictures, cache / "image_flow.png")
+            export(flow, decoder, cache / "image_decoder")
+    else:  # restored from what ships, where there is no encoder: the latents are those that its flow makes
+        restored = torch.load(path, weights_only=True)
+        flow.transformer.load_state_dict(restored["transformer"])
+        flow.average.load_state_dict(restored["average"])
+        latents = draw_latents(flow, codes, seed=1)
 
     polish = torch.optim.AdamW(
         [{"params": decoder.parameters()}, {"params": flow.transformer.parameters(), "scale": 0.5}], lr=1e-3, weight_decay=0.0
     )
     parts = {"decoder": decoder, "transformer": flow.transformer, "average": flow.average, "optimizer": polish}
     run = TrainingRun(cache / "runs" / "image_finish.pt", arguments.finish_seconds, parts)
-    finish(flow, decoder, (codes, pictures, latents_of(encoder, pictures)), run, batch=8)
+    finish(flow, decoder, (codes, pictures, latents), run, batch=8)
     report(flow, decoder, codes, pictures, cache / "image_finish.png")
     export(flow, decoder, cache / "image_decoder")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import random
 import time
@@ -174,9 +175,14 @@ def load_training_clips(cache: Path) -> tuple[list[SpokenClip], str]:
     codebook = cache / "audio_codebook"
     if (codebook / "model.safetensors").exists():
         codebook_units(clips, codebook)
-        return clips, f"codebook of {(codebook / 'model.safetensors').stat().st_mtime:.0f}"
+        return clips, source_of(codebook)
     stand_in_units(clips, CONFIG.num_units)
     return clips, "log-mel clusters"
+
+
+def source_of(codebook: Path) -> str:
+    """Names a codebook by its weights."""
+    return f"codebook {hashlib.sha256((codebook / 'model.safetensors').read_bytes()).hexdigest()[:12]}"
 
 
 def train(seconds: float, start_share: float, critics_from: float) -> None:
