@@ -9,6 +9,7 @@ from contextlib import aclosing
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
+import numpy as np
 from fastapi import APIRouter
 from fastapi.requests import Request as HttpRequest
 from fastapi.responses import Response
@@ -22,9 +23,10 @@ from omni_server.instruction import check_model, instruction
 from omni_server.rest.body import read_body
 from omni_server.rest.chat_reply import Base64Slices
 from omni_server.rest.chat_wire import VoiceId
-from omni_server.rest.fields import JsonFields, Voice, Words, only, read_json
+from omni_server.rest.fields import JsonFields, Voice, Words, read_json
 from omni_server.rest.playing import Answer, Headers, played, send_events, send_stream
 from omni_server.segments import Body, Segments, VoiceLine
+from omni_server.tempo import FASTEST, SLOWEST, Tempo
 from omni_server.types import (
     AudioDelta,
     DecodeOptions,
@@ -49,14 +51,15 @@ LONGEST_HEADER = 2000
 
 
 class SpeechRequest(JsonFields):
-    """`instructions` and `safety_identifier` are accepted and have no effect: the voices have one manner of speaking."""
+    """`instructions` and `safety_identifier` are accepted and have no effect: the voices have one manner of speaking.
+    `speed` changes the tempo of the sound that was made, and not its pitch."""
 
     model: str
     input: Annotated[Words, Field(max_length=4096)]
     voice: Voice | None = None
     instructions: str | None = None
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = None
-    speed: Annotated[float, only(1.0, because="expected 1.0, because this server cannot change the speed yet")] | None = None
+    speed: Annotated[float, Field(ge=SLOWEST, le=FASTEST, allow_inf_nan=False)] | None = None
     stream_format: Literal["audio", "sse"] | None = None
     safety_identifier: str | None = None
 
@@ -70,7 +73,7 @@ def speech_router(door: Door) -> APIRouter:
         asked = read_json(SpeechRequest, await read_body(request, door.settings.max_body_bytes))
         aloud = speech_request(asked, door)
         wanted = asked.response_format or "mp3"
-        speech = SpeechFile(FORMATS.get(wanted, wanted))
+        speech = SpeechFile(FORMATS.get(wanted, wanted), asked.speed or 1.0)
 
         async def write(scope: Scope, receive: Receive, send: Send) -> None:
             if asked.stream_format == "sse":
@@ -96,8 +99,10 @@ def speech_request(asked: SpeechRequest, door: Door) -> Request:
 class SpeechFile:
     """`feed(event)` gives the next bytes of one audio file, through to its end. Sync, no sockets, no clock."""
 
-    def __init__(self, format: str) -> None:
+    def __init__(self, format: str, speed: float = 1.0) -> None:
         self._format = format
+        self._speed = speed
+        self._tempo: Tempo | None = None
         self._segments = Segments()
         self._voice = VoiceLine()
         self._writer: AudioWriter | None = None
@@ -122,13 +127,15 @@ class SpeechFile:
             case SpanOpened(index=index, modality=Modality.AUDIO):
                 self._voice.open(index)
             case AudioDelta(index=index, samples=samples, sample_rate=sample_rate):
-                self._writer = self._writer or open_writer(self._format, sample_rate)
-                return self._writer.feed(self._voice.feed(index, samples))
+                if self._writer is None:
+                    self._writer = open_writer(self._format, sample_rate)
+                    self._tempo = Tempo(self._speed, sample_rate) if self._speed != 1.0 else None
+                return self._written(self._writer, self._voice.feed(index, samples))
             case SpanClosed(index=index, error=error):
                 if error is not None:
                     raise error
                 samples = self._voice.close(index)
-                return self._writer.feed(samples) if self._writer is not None else b""
+                return self._written(self._writer, samples) if self._writer is not None else b""
             case Done():
                 return self._ending(event)
             case Failed(error=error):
@@ -146,7 +153,11 @@ class SpeechFile:
         if done.finish_reason == "length":
             raise DecodeFailed("the voice was cut off: the model's context has no room for all of `input`", param="input")
         self.usage = done.usage
-        return self._writer.finish()
+        rest = self._writer.feed(self._tempo.finish()) if self._tempo is not None else b""
+        return rest + self._writer.finish()
+
+    def _written(self, writer: AudioWriter, samples: np.ndarray) -> bytes:
+        return writer.feed(samples if self._tempo is None else self._tempo.feed(samples))
 
 
 async def _pieces(door: Door, request: Request, speech: SpeechFile) -> AsyncGenerator[bytes, None]:

@@ -62,6 +62,30 @@ def test_default_is_mp3(client: openai.OpenAI) -> None:
     )
 
 
+@pytest.mark.parametrize("format", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
+@pytest.mark.parametrize("speed", [0.5, 2.0])
+def test_speed_changes_the_duration_in_every_format(client: openai.OpenAI, format: Any, speed: float) -> None:
+    """Catches a speed that is accepted and has no effect, or that loses the end of the last word."""
+    spoken = client.audio.speech.create(model=MODEL, voice="mint", input="fox", response_format=format, speed=speed).content
+    if format == "pcm":
+        assert len(spoken) == 2 * int(0.3 * SAMPLE_RATE / speed)
+    elif format == "wav":
+        assert len(spoken) - 44 == 2 * int(0.3 * SAMPLE_RATE / speed)
+    else:
+        waveform, sample_rate = decoded(spoken)
+        assert 0 <= len(waveform) / sample_rate - 0.3 / speed < 0.1  # an encoder's frame or two
+
+
+@pytest.mark.parametrize("format", ["mp3", "opus", "aac", "flac", "wav", "pcm"])
+async def test_events_of_every_format_are_the_same_file(format: str) -> None:
+    """Catches a format whose events, joined, are not the file that the body of bytes is."""
+    async with door(worded(*REPLY)) as client:
+        file = (await client.post(URL, json=asked(response_format=format))).content
+        events = events_of(await client.post(URL, json=asked(response_format=format, stream_format="sse")))
+    assert [event["type"] for event in events[-2:]] == ["speech.audio.delta", "speech.audio.done"]
+    assert b"".join(base64.b64decode(event["audio"]) for event in events[:-1]) == file
+
+
 async def test_async_client_streams_events(base_url: str) -> None:
     """Catches events that cannot be decoded one by one, and a stream that does not tell what was said or what it cost."""
     async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
@@ -175,7 +199,9 @@ async def test_unknown_voice_names_its_field() -> None:
         ({"input": " \n"}, "input", "white space"),
         ({"input": "a" * 4097}, "input", "4096"),
         ({"input": 3}, "input", "string"),
-        ({"speed": 2}, "speed", "expected 1.0"),
+        ({"speed": 0.2}, "speed", "0.25"),
+        ({"speed": 4.1}, "speed", "4"),
+        ({"speed": "fast"}, "speed", "number"),
         ({"response_format": "ogg"}, "response_format", "'opus'"),
         ({"stream_format": "ws"}, "stream_format", "'sse'"),
         ({"voice": {"name": "mint"}}, "voice.id", "missing"),
