@@ -80,10 +80,7 @@ def restore_image_decoder(cache: Path) -> None:
     transformer.load_state_dict(_widened(folder / "transformer" / "diffusion_pytorch_model.safetensors"))
     decoder = PixelDecoder()
     decoder.load_state_dict(_widened(folder / "vae" / "diffusion_pytorch_model.safetensors"))
-    torch.save({"decoder": decoder.state_dict()}, cache / "image_vae.pt")
-    (cache / "runs").mkdir(exist_ok=True)
-    state = transformer.state_dict()
-    torch.save({"transformer": state, "average": state}, cache / "runs" / "image_flow.pt")
+    torch.save({"decoder": decoder.state_dict(), "transformer": transformer.state_dict()}, cache / "image_vae.pt")
 
 
 def restore_audio_decoder(cache: Path) -> None:
@@ -94,7 +91,7 @@ def restore_audio_decoder(cache: Path) -> None:
     state = _widened(EMBEDDED / "audio_decoder" / "model.safetensors")
     trainer.network.load_state_dict(state)
     trainer.average.load_state_dict(state)
-    trainer.units_from = source_of(cache / "audio_codebook")
+    trainer.units_from = source_of(EMBEDDED / "audio_codebook")  # whose units it has learnt
     trainer.save()
 
 

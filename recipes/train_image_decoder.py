@@ -285,14 +285,13 @@ def main() -> None:
     codebook = ImageCodebook.from_pretrained(cache / "image_codebook")
     codes, pictures = domain(cache)
     flow = Flow(codebook)
-    path = cache / "runs" / "image_flow.pt"
     if "encoder" in stored:
         encoder = PatchEncoder()
         encoder.load_state_dict(stored["encoder"])
         latents = latents_of(encoder, pictures)
         optimizer = torch.optim.AdamW(flow.transformer.parameters(), lr=2e-3, betas=(0.9, 0.98), weight_decay=0.0)
         parts = {"transformer": flow.transformer, "average": flow.average, "optimizer": optimizer}
-        run = TrainingRun(path, arguments.seconds, parts)
+        run = TrainingRun(cache / "runs" / "image_flow.pt", arguments.seconds, parts)
         if run.share < 1:
             others = decoder_pictures(cache)[1]
             outside = (codes_of(codebook, others), latents_of(encoder, others))
@@ -300,9 +299,8 @@ def main() -> None:
             report(flow, decoder, codes, pictures, cache / "image_flow.png")
             export(flow, decoder, cache / "image_decoder")
     else:  # restored from what ships, where there is no encoder: the latents are those that its flow makes
-        restored = torch.load(path, weights_only=True)
-        flow.transformer.load_state_dict(restored["transformer"])
-        flow.average.load_state_dict(restored["average"])
+        flow.transformer.load_state_dict(stored["transformer"])
+        flow.average.load_state_dict(stored["transformer"])
         latents = draw_latents(flow, codes, seed=1)
 
     polish = torch.optim.AdamW(

@@ -1,9 +1,14 @@
-"""A deeper model that goes on from a shallower one begins as the same function."""
+"""Training goes on from the checkpoint that ships, and a deeper model begins as the same function as the shallower one."""
+
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from recipes.restore import grown
+from recipes.backbone_model import EMBEDDED
+from recipes.restore import grown, restore_audio_decoder, restore_image_decoder
+from recipes.train_vocoder import Trainer, source_of
 
 
 def tiny(layers: int) -> LlamaForCausalLM:
@@ -31,3 +36,24 @@ def test_new_layers_can_learn() -> None:
     silent = [layer for layer in large.model.layers if not layer.mlp.down_proj.weight.any()]
     assert len(silent) == 2
     assert all(layer.mlp.down_proj.weight.grad.abs().max() > 0 for layer in silent)
+
+
+def test_image_decoder_goes_on_as_it_ships(tmp_path: Path) -> None:
+    """Catches a size of the trainer's networks that is no longer that of what ships, or weights that are not brought back."""
+    restore_image_decoder(tmp_path)
+    stored = torch.load(tmp_path / "image_vae.pt", weights_only=True)
+    for part, folder in (("transformer", "transformer"), ("decoder", "vae")):
+        shipped = load_file(EMBEDDED / "image_decoder" / folder / "diffusion_pytorch_model.safetensors")
+        assert stored[part].keys() == shipped.keys()
+        assert all(torch.equal(stored[part][name], value.float()) for name, value in shipped.items())
+
+
+def test_audio_decoder_goes_on_as_it_ships(tmp_path: Path) -> None:
+    """Catches a restored vocoder that forgets what the units mean, because it believes that they come from elsewhere."""
+    restore_audio_decoder(tmp_path)
+    trainer = Trainer(tmp_path)
+    trainer.use_units(source_of(EMBEDDED / "audio_codebook"))
+    shipped = load_file(EMBEDDED / "audio_decoder" / "model.safetensors")
+    for network in (trainer.network, trainer.average):
+        state = network.state_dict()
+        assert all(torch.equal(state[name], value.float()) for name, value in shipped.items())
