@@ -6,13 +6,13 @@ Only what belongs to this deployment is here. Facts of the model are in the chec
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from omni_server import setting_readers as read
 from omni_server.errors import ConfigError
 from omni_server.wording import shown
 
@@ -21,107 +21,11 @@ ENGINE_SETTINGS = (
     "dtype", "max_model_len", "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size",
     "enable_expert_parallel", "quantization", "gpu_memory_utilization", "speculative_config", "enable_lora", "max_lora_rank",
 )  # fmt: skip
-UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-def _text(value: str) -> str:
-    if not value.strip():
-        raise ValueError("some text")
-    return value.strip()
-
-
-def _one_of(*names: str) -> Callable[[str], str]:
-    def read(value: str) -> str:
-        if value not in names:
-            raise ValueError("one of " + ", ".join(names))
-        return value
-
-    return read
-
-
-def _whole(least: int, most: int) -> Callable[[str], int]:
-    expected = f"a whole number from {least} to {most}"
-
-    def read(value: str) -> int:
-        try:
-            number = int(value)
-        except ValueError:
-            raise ValueError(expected) from None
-        if not least <= number <= most:
-            raise ValueError(expected)
-        return number
-
-    return read
-
-
-def _seconds(value: str) -> float:
-    expected = "a number of seconds above 0"
-    try:
-        number = float(value)
-    except ValueError:
-        raise ValueError(expected) from None
-    if not 0 < number < float("inf"):
-        raise ValueError(expected)
-    return number
-
-
-def _size(value: str) -> int:
-    expected = "a number of bytes above 0 such as 1048576, 20MiB or 2GB"
-    digits = value.strip().upper()
-    unit = digits.lstrip("0123456789_.").strip()
-    try:
-        number = int(float(digits.removesuffix(unit)) * UNITS[unit])
-    except (KeyError, ValueError, OverflowError):
-        raise ValueError(expected) from None
-    if number < 1:
-        raise ValueError(expected)
-    return number
-
-
-def _switch(value: str) -> bool:
-    meaning = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if value.strip().lower() not in meaning:
-        raise ValueError("true or false")
-    return meaning[value.strip().lower()]
-
-
-def _device(value: str) -> str:
-    kind, colon, number = value.partition(":")
-    if value not in ("auto", "cpu") and not (kind == "cuda" and colon and number.isdigit()):
-        raise ValueError("auto, cpu or cuda:N")
-    return value
-
-
-def _ratio(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = 0.0
-    if not 0 < number <= 1:
-        raise ValueError("a number above 0, at most 1")
-    return number
-
-
-def _object(value: str) -> dict[str, Any]:
-    try:
-        document = json.loads(value)
-    except ValueError:
-        document = None
-    if not isinstance(document, dict):
-        raise ValueError('a JSON object such as `{"name": "value"}`')
-    return document
-
-
-def _hosts(value: str) -> tuple[str, ...]:
-    hosts = tuple(host.strip().lower() for host in value.split(",") if host.strip())
-    if any(not set(host) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-:[]_") for host in hosts):
-        raise ValueError("host names separated by commas")
-    return hosts
-
-
-def _setting(default: Any, read: Callable[[str], object], help: str) -> Any:
+def _setting(default: Any, reader: Callable[[str], object], help: str) -> Any:
     """A field that knows how it is read from text; the default stands here and nowhere else."""
-    return field(default=default, metadata={"read": read, "help": help})
+    return field(default=default, metadata={"read": reader, "help": help})
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,61 +51,65 @@ class UrlPolicy:
 class Settings:
     """One deployment. `None` means: found out when the server starts."""
 
-    host: str = _setting("127.0.0.1", _text, "address to listen on")
-    port: int = _setting(8000, _whole(0, 65535), "port to listen on; 0 takes a free one")
-    grpc_port: int | None = _setting(None, _whole(0, 65535), "port for gRPC; 0 for no gRPC; one above --port by default")
-    grpc_reflection: bool = _setting(True, _switch, "tell gRPC clients which methods there are")
-    grpc_keepalive_seconds: float = _setting(30.0, _seconds, "silence after which a gRPC client is asked whether it is there")
+    host: str = _setting("127.0.0.1", read.text, "address to listen on")
+    port: int = _setting(8000, read.whole(0, 65535), "port to listen on; 0 takes a free one")
+    grpc_port: int | None = _setting(None, read.whole(0, 65535), "port for gRPC; 0 for no gRPC; one above --port by default")
+    grpc_reflection: bool = _setting(True, read.switch, "tell gRPC clients which methods there are")
+    grpc_keepalive_seconds: float = _setting(
+        30.0, read.seconds, "silence after which a gRPC client is asked whether it is there"
+    )
     tls_cert: Path | None = _setting(None, Path, "PEM file of the certificate chain; with it, REST and gRPC speak TLS only")
     tls_key: Path | None = _setting(None, Path, "PEM file of the certificate's private key")
     checkpoint: Path = _setting(EMBEDDED_CHECKPOINT, Path, "checkpoint folder with omni.json; the one inside by default")
-    served_name: str | None = _setting(None, _text, "model name that clients use; the checkpoint's own by default")
-    device: str = _setting("auto", _one_of("auto", "cpu", "cuda"), "where the models run: auto, cpu or cuda")
-    encoder_device: str = _setting("auto", _device, "where encoders run: auto, cpu or cuda:N")
-    decoder_device: str = _setting("auto", _device, "where pictures are drawn: auto, cpu or cuda:N; voices run on the CPU")
-    threads: int | None = _setting(None, _whole(1, 1024), "CPU threads of each model; all cores but one by default")
+    served_name: str | None = _setting(None, read.text, "model name that clients use; the checkpoint's own by default")
+    device: str = _setting("auto", read.one_of("auto", "cpu", "cuda"), "where the models run: auto, cpu or cuda")
+    encoder_device: str = _setting("auto", read.device, "where encoders run: auto, cpu or cuda:N")
+    decoder_device: str = _setting("auto", read.device, "where pictures are drawn: auto, cpu or cuda:N; voices run on the CPU")
+    threads: int | None = _setting(None, read.whole(1, 1024), "CPU threads of each model; all cores but one by default")
     voice_look_ahead: str = _setting(
         "low_latency",
-        _one_of("low_latency", "exact"),
+        read.one_of("low_latency", "exact"),
         "how far a voice waits for the units to come: low_latency as the checkpoint says, exact for all that a sample can hear",
     )
     voice_precision: str = _setting(
         "auto",
-        _one_of("auto", "bfloat16", "float32"),
+        read.one_of("auto", "bfloat16", "float32"),
         "numbers that the vocoder multiplies: bfloat16, float32, or auto, which is bfloat16 where the CPU has tiles for it",
     )
-    kv_cache_bytes: int | None = _setting(None, _size, "memory for the backbone's key-value cache")
-    max_num_seqs: int = _setting(16, _whole(1, 4096), "replies that the backbone writes at the same time")
-    picture_slots: int = _setting(8, _whole(1, 1024), "pictures that are drawn at the same time")
+    kv_cache_bytes: int | None = _setting(None, read.size, "memory for the backbone's key-value cache")
+    max_num_seqs: int = _setting(16, read.whole(1, 4096), "replies that the backbone writes at the same time")
+    picture_slots: int = _setting(8, read.whole(1, 1024), "pictures that are drawn at the same time")
     picture_precision: str = _setting(
-        "float32", _one_of("float32", "bfloat16"), "of the picture transformer; bfloat16 is faster on CPUs that have it"
+        "float32", read.one_of("float32", "bfloat16"), "of the picture transformer; bfloat16 is faster on CPUs that have it"
     )
-    max_queued: int = _setting(256, _whole(1, 1 << 20), "requests that may be in the engine, running or waiting")
-    max_body_bytes: int = _setting(64 << 20, _size, "largest request body")
-    max_media_bytes: int = _setting(20 << 20, _size, "largest picture or utterance, as a file")
-    max_pixels: int = _setting(32_000_000, _whole(1, 1 << 30), "largest picture, width times height")
-    max_audio_seconds: float = _setting(600.0, _seconds, "longest utterance")
-    max_turn_seconds: float = _setting(60.0, _seconds, "longest turn of a live conversation; it ends there")
-    allow_media_urls: bool = _setting(False, _switch, "fetch pictures and utterances from http(s) URLs")
-    media_hosts: tuple[str, ...] = _setting((), _hosts, "only fetch from these hosts, separated by commas")
-    allow_private_media_urls: bool = _setting(False, _switch, "also fetch from private and loopback addresses")
-    media_url_seconds: float = _setting(10.0, _seconds, "time limit for fetching one URL")
-    shutdown_seconds: int = _setting(30, _whole(0, 3600), "time that running replies get when the server stops")
-    verify_hashes: bool = _setting(True, _switch, "compare each weight file with its SHA-256 before it is loaded")
+    max_queued: int = _setting(256, read.whole(1, 1 << 20), "requests that may be in the engine, running or waiting")
+    max_body_bytes: int = _setting(64 << 20, read.size, "largest request body")
+    max_media_bytes: int = _setting(20 << 20, read.size, "largest picture or utterance, as a file")
+    max_pixels: int = _setting(32_000_000, read.whole(1, 1 << 30), "largest picture, width times height")
+    max_audio_seconds: float = _setting(600.0, read.seconds, "longest utterance")
+    max_turn_seconds: float = _setting(60.0, read.seconds, "longest turn of a live conversation; it ends there")
+    allow_media_urls: bool = _setting(False, read.switch, "fetch pictures and utterances from http(s) URLs")
+    media_hosts: tuple[str, ...] = _setting((), read.hosts, "only fetch from these hosts, separated by commas")
+    allow_private_media_urls: bool = _setting(False, read.switch, "also fetch from private and loopback addresses")
+    media_url_seconds: float = _setting(10.0, read.seconds, "time limit for fetching one URL")
+    shutdown_seconds: int = _setting(30, read.whole(0, 3600), "time that running replies get when the server stops")
+    verify_hashes: bool = _setting(True, read.switch, "compare each weight file with its SHA-256 before it is loaded")
     # Passed on to vLLM under its own names.
-    dtype: str | None = _setting(None, _text, "vLLM: type of the backbone's weights")
-    max_model_len: int | None = _setting(None, _whole(16, 1 << 24), "vLLM: context in tokens; the checkpoint's own by default")
-    tensor_parallel_size: int | None = _setting(None, _whole(1, 1024), "vLLM: GPUs that share each layer")
-    pipeline_parallel_size: int | None = _setting(None, _whole(1, 1024), "vLLM: groups of GPUs that share the layers")
-    data_parallel_size: int | None = _setting(None, _whole(1, 1024), "vLLM: whole copies of the backbone")
-    enable_expert_parallel: bool | None = _setting(None, _switch, "vLLM: spread experts, and not their slices, over GPUs")
-    quantization: str | None = _setting(None, _text, "vLLM: how the weights are quantised")
-    gpu_memory_utilization: float | None = _setting(None, _ratio, "vLLM: share of a GPU's memory for the backbone")
-    speculative_config: dict[str, Any] | None = _setting(None, _object, "vLLM: how tokens are drafted, as JSON")
-    enable_lora: bool | None = _setting(None, _switch, "vLLM: serve adapters beside the model")
-    max_lora_rank: int | None = _setting(None, _whole(1, 4096), "vLLM: largest rank of an adapter")
-    lora_modules: dict[str, Any] | None = _setting(None, _object, "adapters by name, as JSON: their folders")
-    engine_args: dict[str, Any] | None = _setting(None, _object, "vLLM: any other engine argument, as JSON")
+    dtype: str | None = _setting(None, read.text, "vLLM: type of the backbone's weights")
+    max_model_len: int | None = _setting(
+        None, read.whole(16, 1 << 24), "vLLM: context in tokens; the checkpoint's own by default"
+    )
+    tensor_parallel_size: int | None = _setting(None, read.whole(1, 1024), "vLLM: GPUs that share each layer")
+    pipeline_parallel_size: int | None = _setting(None, read.whole(1, 1024), "vLLM: groups of GPUs that share the layers")
+    data_parallel_size: int | None = _setting(None, read.whole(1, 1024), "vLLM: whole copies of the backbone")
+    enable_expert_parallel: bool | None = _setting(None, read.switch, "vLLM: spread experts, and not their slices, over GPUs")
+    quantization: str | None = _setting(None, read.text, "vLLM: how the weights are quantised")
+    gpu_memory_utilization: float | None = _setting(None, read.ratio, "vLLM: share of a GPU's memory for the backbone")
+    speculative_config: dict[str, Any] | None = _setting(None, read.json_object, "vLLM: how tokens are drafted, as JSON")
+    enable_lora: bool | None = _setting(None, read.switch, "vLLM: serve adapters beside the model")
+    max_lora_rank: int | None = _setting(None, read.whole(1, 4096), "vLLM: largest rank of an adapter")
+    lora_modules: dict[str, Any] | None = _setting(None, read.json_object, "adapters by name, as JSON: their folders")
+    engine_args: dict[str, Any] | None = _setting(None, read.json_object, "vLLM: any other engine argument, as JSON")
 
     @property
     def rpc_port(self) -> int | None:

@@ -16,7 +16,7 @@ MODULES = sorted([*(ROOT / "omni_server").rglob("*.py"), *(ROOT / "decoders").rg
 # Lower floors never import from higher ones.
 FLOORS = (
     {"errors", "asked", "types", "wording", "lanes"},
-    {"interfaces", "config", "checkpoint", "dialect", "profile", "placement"},
+    {"interfaces", "setting_readers", "config", "checkpoint", "dialect", "profile", "placement"},
     {
         "fetch",
         "media",
