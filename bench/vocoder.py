@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from decoders.audio import compiled, tiles
+from decoders.audio import compiled
 from decoders.audio.audio import AudioDecoder, DecodeOptions
-from decoders.audio.compiled import CompiledVocoder
+from decoders.audio.compiled import CompiledVocoder, multiplies_bfloat16
 from decoders.audio.look_ahead import cost, random_utterances
 from decoders.audio.unit_bigvgan import AntiAliasedSnake, Convolution, UnitBigVGAN, Upsampling, VocoderConfig
 from decoders.audio.vocoder import Window
@@ -162,7 +162,7 @@ def speed(name: str, network: UnitBigVGAN, machine: dict[str, float]) -> None:
     expected = network(units, window.voice)[0, 0].numpy()  # warms up, as `vocoder.speak` below does
     plain, parts = min((plain_parts(network, window) for _ in range(PASSES)), key=lambda measured: measured[0])
     told("plain", plain, parts)
-    for precision in ("float32", *(["bfloat16"] if tiles.available() else [])):
+    for precision in ("float32", *(["bfloat16"] if multiplies_bfloat16() else [])):
         vocoder = CompiledVocoder(network, precision, torch.get_num_threads())
         (made,) = vocoder.speak([window])
         quick, parts = min((compiled_parts(vocoder, window) for _ in range(PASSES)), key=lambda measured: measured[0])
@@ -180,7 +180,7 @@ def company(name: str, network: UnitBigVGAN) -> None:
     window = whole(network, left + right + 4)
     rate = network.samples_per_unit
     windows = [Window(window.units[: left + 12], window.voice, (left * rate, (left + 4) * rate - 1))] * 8
-    vocoder = CompiledVocoder(network, "bfloat16" if tiles.available() else "float32", torch.get_num_threads())
+    vocoder = CompiledVocoder(network, "bfloat16" if multiplies_bfloat16() else "float32", torch.get_num_threads())
     alone = seconds(lambda: vocoder.speak(windows[:1]))
     for voices in (1, 4, 8):
         taken = seconds(lambda voices=voices: vocoder.speak(windows[:voices]))

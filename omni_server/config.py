@@ -74,7 +74,7 @@ class Settings:
     voice_precision: str = _setting(
         "auto",
         read.one_of("auto", "bfloat16", "float32"),
-        "numbers that the vocoder multiplies: bfloat16, float32, or auto, which is bfloat16 where the CPU has tiles for it",
+        "numbers that the vocoder multiplies: bfloat16, float32, or auto, which is bfloat16 where the CPU multiplies it",
     )
     kv_cache_bytes: int | None = _setting(None, read.size, "memory for the backbone's key-value cache")
     max_num_seqs: int = _setting(16, read.whole(1, 4096), "replies that the backbone writes at the same time")

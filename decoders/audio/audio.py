@@ -72,7 +72,7 @@ class Streaming:
 class AudioDecoder:
     """One vocoder with its voices, shared by all streams; `open` once per span.
 
-    `precision`: "auto" is bfloat16 where the CPU has matrix tiles for it, else float32.
+    `precision`: "auto" is bfloat16 where the CPU multiplies it, else float32.
     """
 
     spans_at_once = 16  # that may feed at the same time, each from a thread of its own

@@ -1,7 +1,7 @@
 """Step 7, network. The function of `unit_bigvgan.py` on a CPU, many voices at once, by compiled kernels.
 
 Rows are moments and columns channels. The windows of all voices lie in one array, with zeros between them, so each layer
-is one pass over everyone. The residual signal is float32; convolutions read bfloat16 where the CPU has tiles for it, else
+is one pass over everyone. The residual signal is float32; convolutions read bfloat16 where the CPU multiplies it, else
 float32. Knows nothing of streams.
 """
 
@@ -25,6 +25,11 @@ GRAIN = 1 << 22  # multiplications that are worth waking another thread for
 Segments = np.ndarray  # int64 [voices, 2]: first row, number of rows
 COLUMNS = 16  # of a block of outputs
 NONE = np.zeros((0, 1), np.float32)
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether a kernel for it runs here; asking is also what lets this process use the tiles."""
+    return tiles.available() or lines.pairs_available()
 
 
 class Threads:
@@ -51,9 +56,14 @@ class Layer:
     def __init__(
         self, threads: Threads, precision: str, weight: Tensor, bias: Tensor | None, dilation: int, first: int
     ) -> None:
-        kernel = tiles if precision == "bfloat16" else lines
-        self.convolve, self.threads, self.speed = kernel.convolve, threads, kernel.SPEED
-        self.weights, self.looks = kernel.pack(weight, dilation, first)
+        if precision == "float32":
+            self.convolve, self.speed, pack = lines.convolve, lines.SPEED, lines.pack
+        elif tiles.available():
+            self.convolve, self.speed, pack = tiles.convolve, tiles.SPEED, tiles.pack
+        else:
+            self.convolve, self.speed, pack = lines.convolve, lines.PAIRS_SPEED, lines.pack_pairs
+        self.threads = threads
+        self.weights, self.looks = pack(weight, dilation, first)
         self.bias = np.zeros(len(self.weights) * COLUMNS, np.float32)
         if bias is not None:
             self.bias[: len(bias)] = bias.numpy()
@@ -98,8 +108,8 @@ class CompiledVocoder:
     """One network, ready to speak; one caller at a time."""
 
     def __init__(self, network: UnitBigVGAN, precision: str, threads: int) -> None:
-        if precision == "bfloat16" and not tiles.available():  # asking is also what lets this process use them
-            raise ValueError("`bfloat16` needs a CPU with AMX tiles; this one has none, or Linux keeps them from this process")
+        if precision == "bfloat16" and not multiplies_bfloat16():
+            raise ValueError("`bfloat16` needs a CPU with AMX tiles or AVX-512 BF16; this one has neither")
         self.network, self.precision = network, precision
         self._threads = Threads(threads)
         self._number = np.uint16 if precision == "bfloat16" else np.float32  # what convolutions read

@@ -1,24 +1,46 @@
-"""Step 7, kernel. A convolution of float32 rows, sixteen outputs at a time, compiled by numba; knows no layers.
+"""Step 7, kernel. A convolution of rows, sixteen outputs at a time, compiled by numba; knows no layers.
 
 Like `tiles` for any CPU: every output is the same sum in the same order wherever its moment lies and whatever lies beside.
+Numbers are float32, or bfloat16 where the CPU multiplies pairs of them (AVX-512 BF16); a pair takes the place of a float32.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+import llvmlite.binding
 import numpy as np
+import torch
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
+from torch.nn import functional
 
-from decoders.audio.vectors import LANES, LONG, VECTOR, constant, load, multiply_add, place, settle, spread
+from decoders.audio.vectors import (
+    LANES,
+    LONG,
+    VECTOR,
+    WORD,
+    constant,
+    load,
+    multiply_add,
+    multiply_add_pairs,
+    place,
+    settle,
+    spread,
+)
 
-SPEED = 1
+SPEED, PAIRS_SPEED = 1, 2  # numbers a second, of float32 and of bfloat16
 BLOCK = 256  # rows over which the weights of one column block stay in the near cache
 ROWS = 8  # whose sums stay in registers while the weights pass
+
+
+def pairs_available() -> bool:
+    """Whether this CPU multiplies pairs of bfloat16."""
+    llvmlite.binding.initialize_native_asmparser()  # the instruction is written by its name
+    return bool(llvmlite.binding.get_host_cpu_features().get("avx512bf16"))
 
 
 def pack(weight: Tensor, dilation: int, first: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,36 +55,50 @@ def pack(weight: Tensor, dilation: int, first: int) -> tuple[np.ndarray, np.ndar
     return packed, (first + dilation * np.arange(runs)) * inputs
 
 
+def pack_pairs(weight: Tensor, dilation: int, first: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `pack`, for bfloat16: uint32 [column blocks, runs, pairs, 16], the first of a pair in the lower bits."""
+    packed, looks = pack(weight, dilation, first)
+    even = functional.pad(torch.from_numpy(packed), (0, 0, 0, packed.shape[2] % 2))
+    pairs = even.unflatten(2, (-1, 2)).transpose(3, 4).to(torch.bfloat16).contiguous()
+    return pairs.view(torch.int32)[..., 0].numpy().view(np.uint32), looks
+
+
 @intrinsic
-def product(typing: Any, x: Any, stride: Any, looks: Any, runs: Any, weights: Any, length: Any, sums: Any) -> Any:
-    """float32 [8, 16] at `sums`: rows `stride` bytes apart from `x`, times the weights, over all runs of `length`."""
+def product(typing: Any, rows: Any, x: Any, stride: Any, looks: Any, runs: Any, weights: Any, length: Any, sums: Any) -> Any:
+    """float32 [blocks, 8, 16] at `sums`: rows `stride` bytes apart from `x`, times the weights of one or two blocks of
+    columns (a tuple), over all runs of `length`. Of the array `rows` only the kind of number is asked: uint16 is bfloat16."""
+    pairs = rows.dtype == types.uint16
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        x, stride, looks, runs, weights, length, sums = arguments
-        four, width = ir.Constant(LONG, 4), ir.Constant(LONG, 4 * LANES)
-        totals = [cgutils.alloca_once_value(builder, constant(0.0)) for _ in range(ROWS)]
+        _, x, stride, looks, runs, weights, length, sums = arguments
+        four, width, size = ir.Constant(LONG, 4), ir.Constant(LONG, 4 * LANES), ir.Constant(LONG, 2 if pairs else 4)
+        multiply, kind = (multiply_add_pairs, WORD) if pairs else (multiply_add, ir.FloatType())
+        blocks = [builder.extract_value(weights, block) for block in range(weights.type.count)]
+        totals = [cgutils.alloca_once_value(builder, constant(0.0)) for _ in range(len(blocks) * ROWS)]
         for total in totals:
             builder.store(constant(0.0), total)
         with cgutils.for_range(builder, runs) as run:
             look = builder.load(place(builder, looks, builder.mul(run.index, ir.Constant(LONG, 8)), LONG))
-            base = builder.add(x, builder.mul(look, four))
-            tap = builder.add(weights, builder.mul(builder.mul(run.index, length), width))
+            base = builder.add(x, builder.mul(look, size))
+            before = builder.mul(run.index, length)
             with cgutils.for_range(builder, length) as number:
-                weight = load(builder, tap, builder.mul(number.index, width))
-                for row, total in enumerate(totals):
+                at = builder.mul(builder.add(before, number.index), width)
+                found = [load(builder, block, at) for block in blocks]
+                for row in range(ROWS):
                     offset = builder.add(builder.mul(stride, ir.Constant(LONG, row)), builder.mul(number.index, four))
-                    value = spread(builder, builder.load(place(builder, base, offset, ir.FloatType())))
-                    builder.store(multiply_add(builder, value, weight, builder.load(total)), total)
+                    value = spread(builder, builder.load(place(builder, base, offset, kind), align=2 if pairs else 4))
+                    for weight, total in zip(found, totals[row::ROWS], strict=True):
+                        builder.store(multiply(builder, value, weight, builder.load(total)), total)
         for row, total in enumerate(totals):
             builder.store(builder.load(total), place(builder, sums, ir.Constant(LONG, row * 4 * LANES), VECTOR), align=4)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 7), generate
+    return types.void(rows, *[types.int64] * 4, weights, *[types.int64] * 2), generate
 
 
 @njit(nogil=True, cache=True)
 def convolve(
-    x: np.ndarray,  # float32 [rows, inputs], zeros around every segment
+    x: np.ndarray,  # float32 or uint16 (bfloat16 bits) [rows, inputs], zeros around every segment
     weights: np.ndarray,
     looks: np.ndarray,
     bias: np.ndarray,  # float32 [column blocks * 16]
@@ -75,20 +111,28 @@ def convolve(
     share: tuple[int, int],  # this worker's place among the workers that divide the rows
     columns: tuple[int, int],  # blocks of columns to make
 ) -> None:
-    outputs = out.shape[1]
-    sums, zeros = np.empty((ROWS, LANES), np.float32), np.zeros(LANES, np.float32)
+    outputs, stride = out.shape[1], x.shape[1] * x.itemsize
+    sums, zeros = np.empty((2, ROWS, LANES), np.float32), np.zeros(LANES, np.float32)
     for segment in range(len(segments)):
         start, target, length = segments[segment]
         last = length * (share[0] + 1) // share[1]
         for block in range(length * share[0] // share[1], last, BLOCK):
-            for column in range(columns[0], columns[1]):
-                numbers, base = weights[column].ctypes.data, bias.ctypes.data + column * LANES * 4
-                wide = min(LANES, outputs - column * LANES)
+            for column in range(columns[0], columns[1], 2):  # two blocks share what is read of `x`
+                blocks = min(2, columns[1] - column)
+                left, right = weights[column].ctypes.data, weights[column + blocks - 1].ctypes.data
                 for row in range(block, min(last, block + BLOCK), ROWS):
-                    place = x.ctypes.data + (start + row) * x.shape[1] * 4
-                    product(place, x.shape[1] * 4, looks.ctypes.data, len(looks), numbers, weights.shape[2], sums.ctypes.data)
-                    for r in range(min(ROWS, last - row)):
-                        to = (((target + row + r) * step + phase) * outputs + column * LANES) * 4
-                        kept = residual.ctypes.data + to if len(residual) else zeros.ctypes.data
-                        held = out.ctypes.data + to if add else zeros.ctypes.data
-                        settle(out.ctypes.data + to, sums.ctypes.data + r * LANES * 4, base, kept, held, wide)
+                    place = x.ctypes.data + (start + row) * stride
+                    runs = stride, looks.ctypes.data, len(looks)
+                    if blocks == 2:
+                        product(x, place, runs[0], runs[1], runs[2], (left, right), weights.shape[2], sums.ctypes.data)
+                    else:
+                        product(x, place, runs[0], runs[1], runs[2], (left,), weights.shape[2], sums.ctypes.data)
+                    for number in range(blocks):
+                        first = (column + number) * LANES
+                        base, wide = bias.ctypes.data + first * 4, min(LANES, outputs - first)
+                        for r in range(min(ROWS, last - row)):
+                            to = (((target + row + r) * step + phase) * outputs + first) * 4
+                            kept = residual.ctypes.data + to if len(residual) else zeros.ctypes.data
+                            held = out.ctypes.data + to if add else zeros.ctypes.data
+                            made = sums.ctypes.data + (number * ROWS + r) * LANES * 4
+                            settle(out.ctypes.data + to, made, base, kept, held, wide)

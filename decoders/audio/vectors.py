@@ -54,6 +54,13 @@ def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(function(builder, "llvm.fma.v16f32", VECTOR, [VECTOR] * 3), [a, b, c])
 
 
+def multiply_add_pairs(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """c + the products of the two bfloat16 in each 32 bits of `a` (words) and `b` (their bits as floats)."""
+    kind = ir.FunctionType(VECTOR, [VECTOR, a.type, a.type])
+    instruction = ir.InlineAsm(kind, "vdpbf16ps $3, $2, $0", "=v,0,v,v", side_effect=False)  # LLVM's binding has no bfloat16
+    return builder.call(instruction, [c, builder.bitcast(b, a.type), a])
+
+
 def filtered(builder: Any, pairs: list[tuple[Any, Any]]) -> Any:
     total = builder.fmul(*pairs[0])
     for value, tap in pairs[1:]:

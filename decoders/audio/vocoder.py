@@ -57,16 +57,15 @@ class PlainVocoder:
 
 
 def open_vocoder(network: UnitBigVGAN, precision: Precision = "auto") -> Vocoder:
-    """The fastest way there is on this machine. `auto` is bfloat16 where the CPU has tiles for it, else float32."""
+    """The fastest way there is on this machine. `auto` is bfloat16 where the CPU multiplies it, else float32."""
     try:
-        from decoders.audio import tiles
-        from decoders.audio.compiled import CompiledVocoder
+        from decoders.audio.compiled import CompiledVocoder, multiplies_bfloat16
     except ImportError:
         if precision == "bfloat16":
             raise ValueError("precision `bfloat16` needs numba; `pip install numba`, or choose `float32`") from None
         return PlainVocoder(network)
     if precision == "auto":
-        precision = "bfloat16" if tiles.available() else "float32"
+        precision = "bfloat16" if multiplies_bfloat16() else "float32"
     vocoder = CompiledVocoder(network, precision, torch.get_num_threads())
     # What is compiled at first use is compiled here, so that no request waits for it.
     vocoder.speak([Window([0], torch.zeros(1, network.config.spk_emb_dim), (0, network.samples_per_unit - 1))])

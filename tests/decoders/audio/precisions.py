@@ -1,5 +1,5 @@
 """The precisions that this machine can multiply in."""
 
-from decoders.audio import tiles
+from decoders.audio.compiled import multiplies_bfloat16
 
-PRECISIONS = ["float32", *(["bfloat16"] if tiles.available() else [])]
+PRECISIONS = ["float32", *(["bfloat16"] if multiplies_bfloat16() else [])]

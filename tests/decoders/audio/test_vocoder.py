@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from decoders.audio import lines
 from decoders.audio.audio import DecodeOptions
 from decoders.audio.compiled import CompiledVocoder
 from decoders.audio.look_ahead import costs, random_utterances, recommended
@@ -49,6 +50,21 @@ def test_reproduces_the_published_network(kind: str, speaker: str) -> None:
     if "bfloat16" in PRECISIONS:
         (made,) = CompiledVocoder(network, "bfloat16", threads=2).speak([whole])
         assert decibels(waveform, made) > LEAST_DECIBELS["bfloat16"]
+
+
+@pytest.mark.skipif(not lines.pairs_available(), reason="this CPU does not multiply pairs of bfloat16")
+@pytest.mark.parametrize(("inputs", "outputs", "taps", "dilation"), [(24, 40, 7, 1), (21, 16, 3, 5), (7, 1, 5, 1)])
+def test_pairs_of_bfloat16_convolve(inputs: int, outputs: int, taps: int, dilation: int) -> None:
+    """Catches a pair that straddles two rows, and a kernel that is only chosen where there are no matrix tiles."""
+    x, weight = torch.randn(1, inputs, 300).bfloat16().float(), torch.randn(outputs, inputs, taps).bfloat16().float()
+    reach = (taps - 1) * dilation
+    expected = torch.nn.functional.conv1d(x, weight, dilation=dilation)[0].T.numpy()
+    rows = torch.nn.functional.pad(x[0].T, (0, 0, 0, 64)).to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    packed, looks = lines.pack_pairs(weight, dilation, 0)
+    out, bias = np.zeros((300, outputs), np.float32), np.zeros(len(packed) * 16, np.float32)
+    whole = np.array([[0, 0, 300 - reach]], np.int64)
+    lines.convolve(rows, packed, looks, bias, out, np.zeros((0, 1), np.float32), False, whole, 1, 0, (0, 1), (0, len(packed)))
+    np.testing.assert_allclose(out[: 300 - reach], expected, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
