@@ -14,7 +14,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from omni_server.encoders.audio import AudioCodebook, AudioEncoder
-from omni_server.encoders.log_mel import LogMel
+from omni_server.encoders.log_mel import HOP_SAMPLES, LogMel
 from recipes.audio_augmentation import Strength, change_speed, distort, surround
 from recipes.audio_clips import Clip, read_clips, read_waveform
 from recipes.domain import cache_folder
@@ -44,10 +44,11 @@ def write_features(variants: int) -> None:
     """Brings audio_features.npz up to date with the manifest; input recordings only."""
     encoder = AudioEncoder.from_pretrained(cache_folder() / "audio_encoder")
     log_mel = LogMel(encoder.tower.config.num_mel_bins)
+    longest = 2 * encoder.tower.config.max_source_positions * HOP_SAMPLES  # a slowed clip with silence around it may be longer
 
     @torch.inference_mode()
     def encode(waveforms: list[np.ndarray]) -> list[np.ndarray]:
-        units, counts = short_features(encoder.tower, *_padded(log_mel, waveforms))
+        units, counts = short_features(encoder.tower, *_padded(log_mel, [waveform[:longest] for waveform in waveforms]))
         return [row[:count].numpy().astype(np.float16) for row, count in zip(units, counts.tolist(), strict=True)]
 
     _write(cache_folder() / "audio_features.npz", encode, variants, lambda clip: not clip.is_output_voice)

@@ -1,5 +1,6 @@
 """Training step: the codes and encoder features that turns refer to, as far as they exist by now. Knows no tokens."""
 
+import itertools
 import random
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,7 +79,8 @@ def _load_speech(cache: Path, media: Media, split: str) -> None:
                 if row["concept"] is not None:  # a transcript is a bare name, said in the name's carrier
                     media.answers[names[row["concept"]].name(row["language"])] = codes[path]
         elif row["split"] == split:
-            keys = [key for key in (path, f"{path}#1", f"{path}#2") if key in codes and (key in features or not features)]
+            every = itertools.chain([path], (f"{path}#{variant}" for variant in itertools.count(1)))
+            keys = list(itertools.takewhile(lambda key: key in codes and (key in features or not features), every))
             if not keys:
                 continue
             media.clips[path] = [Medium(codes[key], features.get(key)) for key in keys]

@@ -25,6 +25,7 @@ SPOKEN_DROPOUT = ((0.0, 0.15, 0.5), (4, 2, 1))
 MEDIUM_DROPOUT = ((0.0, 0.2, 1.0), (4, 2, 4))  # input codes of the user's media
 NO_FEATURES = 0.15
 NO_SPEECH_CODES = 0.5  # share of heard clips with features whose codes are left out: half as long, twice as many lessons
+TEMPO, NOISE, LONGEST_GAP = 0.2, 0.3, 4  # of features: stretch, noise over their own spread, units without sound
 FORGET_MEDIA = 0.25  # share of conversations whose history keeps only the texts of earlier answers
 TEXT_WEIGHT = 5.0
 
@@ -153,6 +154,19 @@ class Renderer:
         rate = self.random.choices(*dropout)[0] if self.training else 0.0
         return [-1 if rate and self.random.random() < rate else int(code) for code in codes]
 
+    def _varied(self, features: np.ndarray, of_sound: bool) -> np.ndarray:
+        """[m, width], noisier, and of a recording faster or slower and with a gap: or clips are learned by heart."""
+        features = features.astype(np.float32)
+        random = np.random.default_rng(self.random.getrandbits(64))
+        if of_sound and len(features) > 2:
+            places = np.arange(0, len(features) - 1, np.exp(random.uniform(-TEMPO, TEMPO)))
+            before, share = places.astype(int), (places % 1)[:, None].astype(np.float32)
+            features = features[before] * (1 - share) + features[before + 1] * share
+            gap = random.integers(0, len(features))
+            features[gap : gap + random.integers(0, min(LONGEST_GAP, 1 + len(features) // 8) + 1)] = 0
+        spread = features.std() * random.uniform(0, NOISE)
+        return (features + random.standard_normal(features.shape, np.float32) * spread).astype(np.float16)
+
     def _medium(self, sample: Sample, part: SeenPicture | HeardClip) -> None:
         """Both blocks of a user's picture or recording."""
         is_picture = isinstance(part, SeenPicture)
@@ -162,6 +176,8 @@ class Renderer:
         features = medium.features
         if self.training and self.random.random() < NO_FEATURES:
             features = None
+        if self.training and features is not None:
+            features = self._varied(features, of_sound=not is_picture)
         kept = self._dropped(medium.codes, -1, MEDIUM_DROPOUT if features is not None else ((0.0, 0.15), (2, 1)))
         if is_picture:
             sample.extend(self.picture(medium.codes, kept))
