@@ -24,27 +24,35 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15omni/v1/content.proto\x12\x07omni.v1\"R\n\x0b\x41udioFormat\x12(\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x16.omni.v1.AudioEncoding\x12\x19\n\x11sample_rate_hertz\x18\x02 \x01(\x05\"0\n\x05Media\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\r\n\x03url\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"c\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x1f\n\x05image\x18\x02 \x01(\x0b\x32\x0e.omni.v1.MediaH\x00\x12\x1f\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x0e.omni.v1.MediaH\x00\x42\t\n\x07\x63ontent\"D\n\x07Message\x12\x1b\n\x04role\x18\x01 \x01(\x0e\x32\r.omni.v1.Role\x12\x1c\n\x05parts\x18\x02 \x03(\x0b\x32\r.omni.v1.Part\"\xac\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x06\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\r\n\x0b_max_tokensB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty*_\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n\rMODALITY_TEXT\x10\x01\x12\x12\n\x0eMODALITY_IMAGE\x10\x02\x12\x12\n\x0eMODALITY_AUDIO\x10\x03*P\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03*\xe4\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41UDIO_ENCODING_PCM_S16LE\x10\x01\x12\x17\n\x13\x41UDIO_ENCODING_OPUS\x10\x02\x12\x16\n\x12\x41UDIO_ENCODING_WAV\x10\x03\x12\x16\n\x12\x41UDIO_ENCODING_MP3\x10\x04\x12\x17\n\x13\x41UDIO_ENCODING_FLAC\x10\x05\x12\x1b\n\x17\x41UDIO_ENCODING_OGG_OPUS\x10\x06\x12\x16\n\x12\x41UDIO_ENCODING_AAC\x10\x07\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15omni/v1/content.proto\x12\x07omni.v1\"R\n\x0b\x41udioFormat\x12(\n\x08\x65ncoding\x18\x01 \x01(\x0e\x32\x16.omni.v1.AudioEncoding\x12\x19\n\x11sample_rate_hertz\x18\x02 \x01(\x05\"0\n\x05Media\x12\x0e\n\x04\x64\x61ta\x18\x01 \x01(\x0cH\x00\x12\r\n\x03url\x18\x02 \x01(\tH\x00\x42\x08\n\x06source\"\x84\x01\n\x04Part\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x1f\n\x05image\x18\x02 \x01(\x0b\x32\x0e.omni.v1.MediaH\x00\x12\x1f\n\x05\x61udio\x18\x03 \x01(\x0b\x32\x0e.omni.v1.MediaH\x00\x12\x1f\n\x05video\x18\x04 \x01(\x0b\x32\x0e.omni.v1.MediaH\x00\x42\t\n\x07\x63ontent\"\x8c\x01\n\x07Message\x12\x1b\n\x04role\x18\x01 \x01(\x0e\x32\r.omni.v1.Role\x12\x1c\n\x05parts\x18\x02 \x03(\x0b\x32\r.omni.v1.Part\x12\x11\n\treasoning\x18\x03 \x01(\t\x12%\n\ntool_calls\x18\x04 \x03(\x0b\x32\x11.omni.v1.ToolCall\x12\x0c\n\x04tool\x18\x05 \x01(\t\"=\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x12\n\nparameters\x18\x03 \x01(\t\"+\n\x08ToolCall\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\targuments\x18\x02 \x01(\t\"Z\n\x08Thinking\x12\x14\n\x07\x65nabled\x18\x01 \x01(\x08H\x00\x88\x01\x01\x12\x1a\n\rbudget_tokens\x18\x02 \x01(\x05H\x01\x88\x01\x01\x42\n\n\x08_enabledB\x10\n\x0e_budget_tokens\"H\n\x07\x44rawing\x12\r\n\x05ratio\x18\x01 \x01(\t\x12\x12\n\x05steps\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08previews\x18\x03 \x01(\x05\x42\x08\n\x06_steps\"\xac\x02\n\x08Sampling\x12\x18\n\x0btemperature\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05top_p\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x12\n\x05top_k\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x11\n\x04seed\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12\x0c\n\x04stop\x18\x06 \x03(\t\x12\x1d\n\x10presence_penalty\x18\x07 \x01(\x01H\x05\x88\x01\x01\x12\x1e\n\x11\x66requency_penalty\x18\x08 \x01(\x01H\x06\x88\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x08\n\x06_top_kB\x07\n\x05_seedB\r\n\x0b_max_tokensB\x13\n\x11_presence_penaltyB\x14\n\x12_frequency_penalty*_\n\x08Modality\x12\x18\n\x14MODALITY_UNSPECIFIED\x10\x00\x12\x11\n\rMODALITY_TEXT\x10\x01\x12\x12\n\x0eMODALITY_IMAGE\x10\x02\x12\x12\n\x0eMODALITY_AUDIO\x10\x03*_\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_SYSTEM\x10\x01\x12\r\n\tROLE_USER\x10\x02\x12\x12\n\x0eROLE_ASSISTANT\x10\x03\x12\r\n\tROLE_TOOL\x10\x04*\xe4\x01\n\rAudioEncoding\x12\x1e\n\x1a\x41UDIO_ENCODING_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x41UDIO_ENCODING_PCM_S16LE\x10\x01\x12\x17\n\x13\x41UDIO_ENCODING_OPUS\x10\x02\x12\x16\n\x12\x41UDIO_ENCODING_WAV\x10\x03\x12\x16\n\x12\x41UDIO_ENCODING_MP3\x10\x04\x12\x17\n\x13\x41UDIO_ENCODING_FLAC\x10\x05\x12\x1b\n\x17\x41UDIO_ENCODING_OGG_OPUS\x10\x06\x12\x16\n\x12\x41UDIO_ENCODING_AAC\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'omni.v1.content_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_MODALITY']._serialized_start=642
-  _globals['_MODALITY']._serialized_end=737
-  _globals['_ROLE']._serialized_start=739
-  _globals['_ROLE']._serialized_end=819
-  _globals['_AUDIOENCODING']._serialized_start=822
-  _globals['_AUDIOENCODING']._serialized_end=1050
+  _globals['_MODALITY']._serialized_start=1023
+  _globals['_MODALITY']._serialized_end=1118
+  _globals['_ROLE']._serialized_start=1120
+  _globals['_ROLE']._serialized_end=1215
+  _globals['_AUDIOENCODING']._serialized_start=1218
+  _globals['_AUDIOENCODING']._serialized_end=1446
   _globals['_AUDIOFORMAT']._serialized_start=34
   _globals['_AUDIOFORMAT']._serialized_end=116
   _globals['_MEDIA']._serialized_start=118
   _globals['_MEDIA']._serialized_end=166
-  _globals['_PART']._serialized_start=168
-  _globals['_PART']._serialized_end=267
-  _globals['_MESSAGE']._serialized_start=269
-  _globals['_MESSAGE']._serialized_end=337
-  _globals['_SAMPLING']._serialized_start=340
-  _globals['_SAMPLING']._serialized_end=640
+  _globals['_PART']._serialized_start=169
+  _globals['_PART']._serialized_end=301
+  _globals['_MESSAGE']._serialized_start=304
+  _globals['_MESSAGE']._serialized_end=444
+  _globals['_TOOL']._serialized_start=446
+  _globals['_TOOL']._serialized_end=507
+  _globals['_TOOLCALL']._serialized_start=509
+  _globals['_TOOLCALL']._serialized_end=552
+  _globals['_THINKING']._serialized_start=554
+  _globals['_THINKING']._serialized_end=644
+  _globals['_DRAWING']._serialized_start=646
+  _globals['_DRAWING']._serialized_end=718
+  _globals['_SAMPLING']._serialized_start=721
+  _globals['_SAMPLING']._serialized_end=1021
 # @@protoc_insertion_point(module_scope)

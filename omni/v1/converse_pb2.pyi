@@ -129,7 +129,7 @@ class Playback(_message.Message):
     def __init__(self, response_id: _Optional[str] = ..., heard: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class ConverseResponse(_message.Message):
-    __slots__ = ("sequence", "ready", "speech_started", "speech_stopped", "turn_committed", "transcript", "response_started", "span_opened", "audio_delta", "image_preview", "image_ready", "span_closed", "response_done", "interrupted", "turn_complete", "truncated", "problem", "go_away")
+    __slots__ = ("sequence", "ready", "speech_started", "speech_stopped", "turn_committed", "transcript", "response_started", "span_opened", "audio_delta", "image_preview", "image_ready", "span_closed", "response_done", "interrupted", "turn_complete", "truncated", "problem", "go_away", "reasoning_delta", "heard", "tool_called")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     READY_FIELD_NUMBER: _ClassVar[int]
     SPEECH_STARTED_FIELD_NUMBER: _ClassVar[int]
@@ -148,6 +148,9 @@ class ConverseResponse(_message.Message):
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     PROBLEM_FIELD_NUMBER: _ClassVar[int]
     GO_AWAY_FIELD_NUMBER: _ClassVar[int]
+    REASONING_DELTA_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALLED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     ready: Ready
     speech_started: SpeechStarted
@@ -166,7 +169,10 @@ class ConverseResponse(_message.Message):
     truncated: Truncated
     problem: _events_pb2.Problem
     go_away: GoAway
-    def __init__(self, sequence: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., speech_started: _Optional[_Union[SpeechStarted, _Mapping]] = ..., speech_stopped: _Optional[_Union[SpeechStopped, _Mapping]] = ..., turn_committed: _Optional[_Union[TurnCommitted, _Mapping]] = ..., transcript: _Optional[_Union[Transcript, _Mapping]] = ..., response_started: _Optional[_Union[ResponseStarted, _Mapping]] = ..., span_opened: _Optional[_Union[_events_pb2.SpanOpened, _Mapping]] = ..., audio_delta: _Optional[_Union[_events_pb2.AudioDelta, _Mapping]] = ..., image_preview: _Optional[_Union[_events_pb2.ImagePreview, _Mapping]] = ..., image_ready: _Optional[_Union[_events_pb2.ImageReady, _Mapping]] = ..., span_closed: _Optional[_Union[_events_pb2.SpanClosed, _Mapping]] = ..., response_done: _Optional[_Union[ResponseDone, _Mapping]] = ..., interrupted: _Optional[_Union[Interrupted, _Mapping]] = ..., turn_complete: _Optional[_Union[TurnComplete, _Mapping]] = ..., truncated: _Optional[_Union[Truncated, _Mapping]] = ..., problem: _Optional[_Union[_events_pb2.Problem, _Mapping]] = ..., go_away: _Optional[_Union[GoAway, _Mapping]] = ...) -> None: ...
+    reasoning_delta: _events_pb2.ReasoningDelta
+    heard: _events_pb2.Heard
+    tool_called: _events_pb2.ToolCalled
+    def __init__(self, sequence: _Optional[int] = ..., ready: _Optional[_Union[Ready, _Mapping]] = ..., speech_started: _Optional[_Union[SpeechStarted, _Mapping]] = ..., speech_stopped: _Optional[_Union[SpeechStopped, _Mapping]] = ..., turn_committed: _Optional[_Union[TurnCommitted, _Mapping]] = ..., transcript: _Optional[_Union[Transcript, _Mapping]] = ..., response_started: _Optional[_Union[ResponseStarted, _Mapping]] = ..., span_opened: _Optional[_Union[_events_pb2.SpanOpened, _Mapping]] = ..., audio_delta: _Optional[_Union[_events_pb2.AudioDelta, _Mapping]] = ..., image_preview: _Optional[_Union[_events_pb2.ImagePreview, _Mapping]] = ..., image_ready: _Optional[_Union[_events_pb2.ImageReady, _Mapping]] = ..., span_closed: _Optional[_Union[_events_pb2.SpanClosed, _Mapping]] = ..., response_done: _Optional[_Union[ResponseDone, _Mapping]] = ..., interrupted: _Optional[_Union[Interrupted, _Mapping]] = ..., turn_complete: _Optional[_Union[TurnComplete, _Mapping]] = ..., truncated: _Optional[_Union[Truncated, _Mapping]] = ..., problem: _Optional[_Union[_events_pb2.Problem, _Mapping]] = ..., go_away: _Optional[_Union[GoAway, _Mapping]] = ..., reasoning_delta: _Optional[_Union[_events_pb2.ReasoningDelta, _Mapping]] = ..., heard: _Optional[_Union[_events_pb2.Heard, _Mapping]] = ..., tool_called: _Optional[_Union[_events_pb2.ToolCalled, _Mapping]] = ...) -> None: ...
 
 class Ready(_message.Message):
     __slots__ = ("session_id", "config")

@@ -35,6 +35,26 @@ class TextDelta(_message.Message):
     text: str
     def __init__(self, index: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
+class ReasoningDelta(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class Heard(_message.Message):
+    __slots__ = ("text",)
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    def __init__(self, text: _Optional[str] = ...) -> None: ...
+
+class ToolCalled(_message.Message):
+    __slots__ = ("index", "call")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    CALL_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    call: _content_pb2.ToolCall
+    def __init__(self, index: _Optional[int] = ..., call: _Optional[_Union[_content_pb2.ToolCall, _Mapping]] = ...) -> None: ...
+
 class AudioDelta(_message.Message):
     __slots__ = ("index", "audio", "start", "end")
     INDEX_FIELD_NUMBER: _ClassVar[int]

@@ -13,23 +13,29 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "messages", "modalities", "sampling", "voice", "audio")
+    __slots__ = ("model", "messages", "modalities", "sampling", "voice", "audio", "tools", "thinking", "drawing")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     MODALITIES_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     VOICE_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    THINKING_FIELD_NUMBER: _ClassVar[int]
+    DRAWING_FIELD_NUMBER: _ClassVar[int]
     model: str
     messages: _containers.RepeatedCompositeFieldContainer[_content_pb2.Message]
     modalities: _containers.RepeatedScalarFieldContainer[_content_pb2.Modality]
     sampling: _content_pb2.Sampling
     voice: str
     audio: _content_pb2.AudioFormat
-    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[_content_pb2.Message, _Mapping]]] = ..., modalities: _Optional[_Iterable[_Union[_content_pb2.Modality, str]]] = ..., sampling: _Optional[_Union[_content_pb2.Sampling, _Mapping]] = ..., voice: _Optional[str] = ..., audio: _Optional[_Union[_content_pb2.AudioFormat, _Mapping]] = ...) -> None: ...
+    tools: _containers.RepeatedCompositeFieldContainer[_content_pb2.Tool]
+    thinking: _content_pb2.Thinking
+    drawing: _content_pb2.Drawing
+    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[_content_pb2.Message, _Mapping]]] = ..., modalities: _Optional[_Iterable[_Union[_content_pb2.Modality, str]]] = ..., sampling: _Optional[_Union[_content_pb2.Sampling, _Mapping]] = ..., voice: _Optional[str] = ..., audio: _Optional[_Union[_content_pb2.AudioFormat, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[_content_pb2.Tool, _Mapping]]] = ..., thinking: _Optional[_Union[_content_pb2.Thinking, _Mapping]] = ..., drawing: _Optional[_Union[_content_pb2.Drawing, _Mapping]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("sequence", "span_opened", "text_delta", "audio_delta", "image_preview", "image_ready", "span_closed", "done")
+    __slots__ = ("sequence", "span_opened", "text_delta", "audio_delta", "image_preview", "image_ready", "span_closed", "done", "reasoning_delta", "heard", "tool_called")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     SPAN_OPENED_FIELD_NUMBER: _ClassVar[int]
     TEXT_DELTA_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +44,9 @@ class GenerateResponse(_message.Message):
     IMAGE_READY_FIELD_NUMBER: _ClassVar[int]
     SPAN_CLOSED_FIELD_NUMBER: _ClassVar[int]
     DONE_FIELD_NUMBER: _ClassVar[int]
+    REASONING_DELTA_FIELD_NUMBER: _ClassVar[int]
+    HEARD_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CALLED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     span_opened: _events_pb2.SpanOpened
     text_delta: _events_pb2.TextDelta
@@ -46,7 +55,10 @@ class GenerateResponse(_message.Message):
     image_ready: _events_pb2.ImageReady
     span_closed: _events_pb2.SpanClosed
     done: _events_pb2.Done
-    def __init__(self, sequence: _Optional[int] = ..., span_opened: _Optional[_Union[_events_pb2.SpanOpened, _Mapping]] = ..., text_delta: _Optional[_Union[_events_pb2.TextDelta, _Mapping]] = ..., audio_delta: _Optional[_Union[_events_pb2.AudioDelta, _Mapping]] = ..., image_preview: _Optional[_Union[_events_pb2.ImagePreview, _Mapping]] = ..., image_ready: _Optional[_Union[_events_pb2.ImageReady, _Mapping]] = ..., span_closed: _Optional[_Union[_events_pb2.SpanClosed, _Mapping]] = ..., done: _Optional[_Union[_events_pb2.Done, _Mapping]] = ...) -> None: ...
+    reasoning_delta: _events_pb2.ReasoningDelta
+    heard: _events_pb2.Heard
+    tool_called: _events_pb2.ToolCalled
+    def __init__(self, sequence: _Optional[int] = ..., span_opened: _Optional[_Union[_events_pb2.SpanOpened, _Mapping]] = ..., text_delta: _Optional[_Union[_events_pb2.TextDelta, _Mapping]] = ..., audio_delta: _Optional[_Union[_events_pb2.AudioDelta, _Mapping]] = ..., image_preview: _Optional[_Union[_events_pb2.ImagePreview, _Mapping]] = ..., image_ready: _Optional[_Union[_events_pb2.ImageReady, _Mapping]] = ..., span_closed: _Optional[_Union[_events_pb2.SpanClosed, _Mapping]] = ..., done: _Optional[_Union[_events_pb2.Done, _Mapping]] = ..., reasoning_delta: _Optional[_Union[_events_pb2.ReasoningDelta, _Mapping]] = ..., heard: _Optional[_Union[_events_pb2.Heard, _Mapping]] = ..., tool_called: _Optional[_Union[_events_pb2.ToolCalled, _Mapping]] = ...) -> None: ...
 
 class TranscribeRequest(_message.Message):
     __slots__ = ("config", "audio")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from omni.v1 import content_pb2, omni_service_pb2
 from omni_server.door import Door
@@ -23,11 +26,19 @@ from omni_server.types import (
     Request,
     Sampling,
     TextPart,
+    Thinking,
+    ToolCall,
+    VideoPart,
 )
 from omni_server.wording import shown
 
 LONGEST_TEXT = 4096  # characters to read aloud, as at the REST door
-ROLES = {content_pb2.ROLE_SYSTEM: "system", content_pb2.ROLE_USER: "user", content_pb2.ROLE_ASSISTANT: "assistant"}
+ROLES = {
+    content_pb2.ROLE_SYSTEM: "system",
+    content_pb2.ROLE_USER: "user",
+    content_pb2.ROLE_ASSISTANT: "assistant",
+    content_pb2.ROLE_TOOL: "tool",
+}
 MODALITIES = {
     content_pb2.MODALITY_TEXT: Modality.TEXT,
     content_pb2.MODALITY_IMAGE: Modality.IMAGE,
@@ -54,6 +65,8 @@ SAMPLING_LIMITS = (
     ("frequency_penalty", -2.0, 2.0),
 )
 MOST_STOPS = 4
+RATIO = re.compile(r"[1-9]\d{0,3}:[1-9]\d{0,3}")
+MOST_STEPS, MOST_PREVIEWS = 200, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,9 @@ def read_generate(asked: omni_service_pb2.GenerateRequest, door: Door) -> tuple[
         messages=read_messages(asked.messages, "messages"),
         modalities=read_modalities(asked.modalities) | {Modality.TEXT},
         sampling=read_sampling(asked.sampling),
-        decode=DecodeOptions(voice=asked.voice or None, seed=_seed(asked.sampling)),
+        decode=replace(read_drawing(asked.drawing), voice=asked.voice or None, seed=_seed(asked.sampling)),
+        tools=tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(asked.tools)),
+        thinking=read_thinking(asked.thinking),
     )
     return request, read_format(asked.audio, door, "audio")
 
@@ -105,14 +120,46 @@ def read_messages(messages: Sequence[content_pb2.Message], param: str) -> tuple[
 
 def _message(message: content_pb2.Message, at: str) -> Message:
     if message.role not in ROLES:
-        raise RequestError(f"`{at}.role` is `{message.role}`; expected system, user or assistant", param=f"{at}.role")
-    if not message.parts:
-        raise RequestError(f"`{at}.parts` is empty; expected at least one part", param=f"{at}.parts")
+        raise RequestError(f"`{at}.role` is `{message.role}`; expected system, user, assistant or tool", param=f"{at}.role")
     role = ROLES[message.role]
+    if not message.parts and not message.tool_calls:
+        raise RequestError(f"`{at}.parts` is empty; expected at least one part", param=f"{at}.parts")
+    for field, owner in (("reasoning", "assistant"), ("tool_calls", "assistant"), ("tool", "tool")):
+        if getattr(message, field) and role != owner:
+            raise RequestError(
+                f"`{at}.{field}` is set in a message of {role}; expected it of {owner} only", param=f"{at}.{field}"
+            )
     parts = tuple(_part(part, f"{at}.parts[{place}]") for place, part in enumerate(message.parts))
-    if role == "system" and not all(isinstance(part, TextPart) for part in parts):
-        raise RequestError(f"`{at}.parts` holds media; a system message takes text only", param=f"{at}.parts")
-    return Message(role, parts)
+    if role in ("system", "tool") and not all(isinstance(part, TextPart) for part in parts):
+        raise RequestError(f"`{at}.parts` holds media; a {role} message takes text only", param=f"{at}.parts")
+    calls = tuple(
+        ToolCall(call.name, _json_object(call.arguments, f"{at}.tool_calls[{place}].arguments"))
+        for place, call in enumerate(message.tool_calls)
+    )
+    return Message(role, parts, message.reasoning or None, calls, message.tool or None)
+
+
+def _json_object(text: str, param: str) -> dict[str, Any]:
+    """Empty text is an empty object."""
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise RequestError(f"`{param}` is {shown(text)}; expected a JSON object", param=param)
+    return found
+
+
+def _tool(tool: content_pb2.Tool, at: str) -> dict[str, Any]:
+    """A tool in the shape that chat templates know."""
+    if not tool.name:
+        raise RequestError(f"`{at}.name` is empty; expected the name of a function", param=f"{at}.name")
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    if tool.parameters:
+        function["parameters"] = _json_object(tool.parameters, f"{at}.parameters")
+    return {"type": "function", "function": function}
 
 
 def _part(part: content_pb2.Part, at: str) -> Part:
@@ -123,8 +170,10 @@ def _part(part: content_pb2.Part, at: str) -> Part:
             return ImagePart(read_media(part.image, f"{at}.image"))
         case "audio":
             return AudioPart(read_media(part.audio, f"{at}.audio"))
+        case "video":
+            return VideoPart(read_media(part.video, f"{at}.video"))
         case _:
-            raise RequestError(f"`{at}` is empty; expected text, image or audio", param=at)
+            raise RequestError(f"`{at}` is empty; expected text, image, audio or video", param=at)
 
 
 def read_media(media: content_pb2.Media, param: str) -> MediaSource:
@@ -157,6 +206,26 @@ def read_sampling(sampling: content_pb2.Sampling) -> Sampling:
             param="sampling.stop",
         )
     return Sampling(**values, stop=tuple(sampling.stop))
+
+
+def read_thinking(thinking: content_pb2.Thinking) -> Thinking:
+    budget = thinking.budget_tokens if thinking.HasField("budget_tokens") else None
+    if budget is not None and budget < 0:
+        raise RequestError(f"`thinking.budget_tokens` is `{budget}`; expected 0 or more", param="thinking.budget_tokens")
+    return Thinking(thinking.enabled if thinking.HasField("enabled") else None, budget)
+
+
+def read_drawing(drawing: content_pb2.Drawing) -> DecodeOptions:
+    """Whether this picture decoder can draw the ratio is for it to say, when it knows what the model chose."""
+    steps = drawing.steps if drawing.HasField("steps") else None
+    if drawing.ratio and not RATIO.fullmatch(drawing.ratio):
+        raise RequestError(
+            f"`drawing.ratio` is {shown(drawing.ratio)}; expected width:height such as `4:3`", param="drawing.ratio"
+        )
+    for name, value, least, most in (("steps", steps, 1, MOST_STEPS), ("previews", drawing.previews, 0, MOST_PREVIEWS)):
+        if value is not None and not least <= value <= most:
+            raise RequestError(f"`drawing.{name}` is `{value}`; expected {least} to {most}", param=f"drawing.{name}")
+    return DecodeOptions(ratio=drawing.ratio or "1:1", steps=steps, previews=drawing.previews)
 
 
 def _seed(sampling: content_pb2.Sampling) -> int | None:

@@ -81,8 +81,6 @@ class EventWriter:
             case ImagePreview(index=index, image=image):
                 progress = self._progress.get(index, 0.0)
                 return [{"image_preview": events_pb2.ImagePreview(index=index, image=png_of(image), progress=progress)}]
-            case ReasoningDelta() | Heard() | ToolCalled():
-                return []  # this wire has no message for them yet
             case _:
                 return [plain_event(event)]
 
@@ -132,6 +130,13 @@ def plain_event(event: Event) -> Fields:
             return {"span_opened": events_pb2.SpanOpened(index=index, modality=MODALITIES[modality])}
         case TextDelta(index=index, text=text):
             return {"text_delta": events_pb2.TextDelta(index=index, text=text)}
+        case ReasoningDelta(text=text):
+            return {"reasoning_delta": events_pb2.ReasoningDelta(text=text)}
+        case Heard(text=text):
+            return {"heard": events_pb2.Heard(text=text)}
+        case ToolCalled(index=index, name=name, arguments=arguments):
+            call = content_pb2.ToolCall(name=name, arguments=arguments)
+            return {"tool_called": events_pb2.ToolCalled(index=index, call=call)}
         case ImageReady(index=index, image=image):
             size = {"width": image.width, "height": image.height}
             return {"image_ready": events_pb2.ImageReady(index=index, image=png_of(image), **size)}

@@ -18,12 +18,20 @@ from omni_server.types import (
     AudioDelta,
     Done,
     Failed,
+    Heard,
     ImageReady,
+    Message,
     Modality,
+    ReasoningDelta,
     SpanClosed,
     SpanOpened,
     TextDelta,
+    TextPart,
+    Thinking,
+    ToolCall,
+    ToolCalled,
     Usage,
+    VideoPart,
 )
 from tests.doubles import Forever, ScriptedPipeline
 from tests.rpc.doors import error_info, rpc_client
@@ -89,6 +97,41 @@ async def test_a_request_is_read_whole() -> None:
     assert seen.decode.voice == "sage" and seen.modalities == {Modality.TEXT, Modality.AUDIO}
     assert [message.role for message in seen.messages] == ["user", "assistant"]
     assert seen.messages[1].parts[0].source.data == b"png"  # type: ignore[union-attr]
+
+
+async def test_tools_thoughts_and_drawing_are_read() -> None:
+    """Would catch a tool, a thought or a wish for a picture that gRPC callers set in vain."""
+    pipeline = ScriptedPipeline(DONE)
+    async with rpc_client(pipeline) as client:
+        request = asked(
+            tools=[content_pb2.Tool(name="look", description="looks", parameters='{"type": "object"}')],
+            thinking=content_pb2.Thinking(enabled=True, budget_tokens=9),
+            drawing=content_pb2.Drawing(ratio="4:3", steps=2, previews=1),
+        )
+        call = content_pb2.ToolCall(name="look", arguments='{"at": 1}')
+        request.messages.add(role=content_pb2.ROLE_ASSISTANT, reasoning="so", tool_calls=[call])
+        request.messages.add(role=content_pb2.ROLE_TOOL, tool="look").parts.add(text="a cat")
+        request.messages.add(role=content_pb2.ROLE_USER).parts.add(video=content_pb2.Media(data=b"mp4"))
+        async for _ in client.stub.Generate(request):
+            pass
+    (seen,) = pipeline.requests
+    function = {"name": "look", "description": "looks", "parameters": {"type": "object"}}
+    assert seen.tools == ({"type": "function", "function": function},)
+    assert seen.thinking == Thinking(True, 9)
+    assert (seen.decode.ratio, seen.decode.steps, seen.decode.previews) == ("4:3", 2, 1)
+    assert seen.messages[1] == Message("assistant", (), "so", (ToolCall("look", {"at": 1}),))
+    assert seen.messages[2] == Message("tool", (TextPart("a cat"),), tool="look")
+    assert isinstance(seen.messages[3].parts[0], VideoPart)
+
+
+async def test_what_is_apart_from_spans_is_sent() -> None:
+    """Would catch a call of a tool, or thoughts, that only REST callers learn of."""
+    script = (Heard("a cat?"), ReasoningDelta("hm"), ToolCalled(0, "look", '{"at": 1}'), DONE)
+    async with rpc_client(ScriptedPipeline(*script)) as client:
+        replies = [reply async for reply in client.stub.Generate(asked())]
+    assert [reply.WhichOneof("event") for reply in replies] == ["heard", "reasoning_delta", "tool_called", "done"]
+    assert (replies[0].heard.text, replies[1].reasoning_delta.text) == ("a cat?", "hm")
+    assert replies[2].tool_called.call == content_pb2.ToolCall(name="look", arguments='{"at": 1}')
 
 
 async def test_sound_of_spans_that_overlap_is_one_line() -> None:
@@ -180,6 +223,18 @@ async def test_every_error_arrives_with_its_code_and_reason(kind: type[OmniError
         (asked(audio=content_pb2.AudioFormat(encoding=2, sample_rate_hertz=44100)), "audio.sample_rate_hertz"),  # type: ignore[arg-type]
         (omni_service_pb2.GenerateRequest(messages=[content_pb2.Message(role=2)]), "messages[0].parts"),  # type: ignore[arg-type]
         (omni_service_pb2.GenerateRequest(messages=[content_pb2.Message()]), "messages[0].role"),
+        (asked(tools=[content_pb2.Tool()]), "tools[0].name"),
+        (asked(tools=[content_pb2.Tool(name="look", parameters="[]")]), "tools[0].parameters"),
+        (asked(thinking=content_pb2.Thinking(budget_tokens=-1)), "thinking.budget_tokens"),
+        (asked(drawing=content_pb2.Drawing(ratio="wide")), "drawing.ratio"),
+        (asked(drawing=content_pb2.Drawing(steps=0)), "drawing.steps"),
+        (asked(drawing=content_pb2.Drawing(previews=4)), "drawing.previews"),
+        (
+            omni_service_pb2.GenerateRequest(
+                messages=[content_pb2.Message(role=content_pb2.ROLE_USER, parts=[content_pb2.Part(text="a")], reasoning="hm")]
+            ),
+            "messages[0].reasoning",
+        ),
         (
             omni_service_pb2.GenerateRequest(messages=[content_pb2.Message(role=2, parts=[content_pb2.Part()])]),  # type: ignore[arg-type]
             "messages[0].parts[0]",
