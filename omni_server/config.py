@@ -58,6 +58,11 @@ class Settings:
     grpc_keepalive_seconds: float = _setting(
         30.0, read.seconds, "silence after which a gRPC client is asked whether it is there"
     )
+    grpc_connection_seconds: float | None = _setting(
+        None,
+        read.seconds,
+        "age at which a gRPC client is asked to connect anew, so that load spreads; calls go on; never by default",
+    )
     tls_cert: Path | None = _setting(None, Path, "PEM file of the certificate chain; with it, REST and gRPC speak TLS only")
     tls_key: Path | None = _setting(None, Path, "PEM file of the certificate's private key")
     checkpoint: Path = _setting(EMBEDDED_CHECKPOINT, Path, "checkpoint folder with omni.json; the one inside by default")

@@ -64,8 +64,10 @@ class RpcServer:
 
 
 def options_of(settings: Settings) -> list[tuple[str, Any]]:
-    alive = settings.grpc_keepalive_seconds
+    alive, age = settings.grpc_keepalive_seconds, settings.grpc_connection_seconds
     return [
+        # Calls under way end as they would; grpc spreads the age by a tenth, so that not all come back at once.
+        *([("grpc.max_connection_age_ms", round(age * 1000))] if age is not None else []),
         ("grpc.so_reuseport", 0),  # two servers on one port would share its callers
         ("grpc.max_receive_message_length", settings.max_body_bytes),  # pictures and recordings arrive inside a message
         ("grpc.max_send_message_length", settings.max_body_bytes),

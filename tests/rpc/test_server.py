@@ -193,3 +193,17 @@ async def test_a_dead_client_is_found_out() -> None:
         assert client.server.port is not None
         await gone_silently(client.server.port, pipeline)
         assert pipeline.running == 0
+
+
+async def test_an_old_connection_is_renewed_and_its_call_goes_on() -> None:
+    """Would catch clients that stay on one server for ever behind a balancer, and a call that is cut by the age."""
+    pipeline = ScriptedPipeline(SpanOpened(0, Modality.TEXT), Forever())
+    async with rpc_client(pipeline, Settings(shutdown_seconds=0, grpc_connection_seconds=0.2)) as client:
+        call = client.stub.Generate(asked())
+        assert (await call.read()).HasField("span_opened")
+        async with asyncio.timeout(10):
+            while (state := client.channel.get_state()) == grpc.ChannelConnectivity.READY:  # until the server asks to go
+                await client.channel.wait_for_state_change(state)
+        await client.stub.ListModels(omni_service_pb2.ListModelsRequest())
+        assert pipeline.running == 1 and not call.done()
+        call.cancel()
