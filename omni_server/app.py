@@ -15,6 +15,7 @@ from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.errors import CheckpointError
 from omni_server.fetch import UrlFetcher
+from omni_server.measures import Measures
 from omni_server.media import MediaLoader
 from omni_server.pipeline import Pipeline
 from omni_server.placement import CPU, Placement, place
@@ -25,6 +26,7 @@ from omni_server.senses import Sense, VideoSense
 from omni_server.text import TextCodec
 from omni_server.types import Modality
 from omni_server.vad import SileroEars
+from omni_server.watch import Watch
 
 
 @asynccontextmanager
@@ -32,6 +34,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     """A pipeline that is ready to answer. Components are loaded and checked before the engine starts, so a bad checkpoint
     is refused in a second. Raises CheckpointError, ConfigError or EngineUnavailable."""
     checkpoint = await asyncio.to_thread(_checkpoint, settings)
+    watch = _watch(settings, settings.served_name or checkpoint.name)
     placement = place(_gpus(settings), settings.tensor_parallel_size, settings.encoder_device, settings.decoder_device)
     senses, decoders = await asyncio.to_thread(_load_components, checkpoint, settings, placement)
     codec = TextCodec(checkpoint.folders["backbone"] / "tokenizer.json")
@@ -48,6 +51,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         codec=codec,
         decoders=decoders,
         end_of_turn=_end_of_turn(checkpoint.folders["backbone"]),
+        watch=watch,
     )
     try:
         yield pipeline
@@ -67,6 +71,14 @@ async def open_rpc(pipeline: Pipeline, settings: Settings) -> AsyncIterator[RpcS
     finally:
         await server.drain()
         ears.lane.close()
+
+
+def _watch(settings: Settings, model: str) -> Watch:
+    if settings.otlp_endpoint is None:
+        return Watch(Measures(model))
+    from omni_server.traces import open_tracer
+
+    return Watch(Measures(model), open_tracer(settings.otlp_endpoint, model))
 
 
 def _checkpoint(settings: Settings) -> Checkpoint:

@@ -16,6 +16,7 @@ import omni_client.cli
 from omni_server import __version__
 from omni_server.config import Settings, flag_of, read_settings, variable_of
 from omni_server.errors import OmniError
+from omni_server.logs import set_up
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from omni_server.doctor import examine
 
             return examine(settings)
+        set_up(settings.log_format, settings.log_level)
         _stop_like_interrupt()
         asyncio.run(serve(settings))
     except OmniError as problem:
@@ -73,7 +75,8 @@ async def serve(settings: Settings) -> None:
             create_app(pipeline, settings),
             host=settings.host,
             port=settings.port,
-            log_level="warning",
+            log_config=None,
+            access_log=False,
             timeout_graceful_shutdown=settings.shutdown_seconds,
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,

@@ -98,6 +98,11 @@ class Settings:
     allow_private_media_urls: bool = _setting(False, read.switch, "also fetch from private and loopback addresses")
     media_url_seconds: float = _setting(10.0, read.seconds, "time limit for fetching one URL")
     shutdown_seconds: int = _setting(30, read.whole(0, 3600), "time that running replies get when the server stops")
+    log_format: str = _setting("text", read.one_of("text", "json"), "log lines: text, or one JSON object each")
+    log_level: str = _setting("info", read.one_of("debug", "info", "warning", "error"), "least weight of a line that is logged")
+    otlp_endpoint: str | None = _setting(
+        None, read.text, "OpenTelemetry collector that gets the traces, such as http://localhost:4318/v1/traces"
+    )
     verify_hashes: bool = _setting(True, read.switch, "compare each weight file with its SHA-256 before it is loaded")
     # Passed on to vLLM under its own names.
     dtype: str | None = _setting(None, read.text, "vLLM: type of the backbone's weights")

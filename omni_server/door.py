@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from omni_server.config import Settings
+from omni_server.measures import Measures
 from omni_server.types import AudioPart, Event, ImagePart, Modality, Request
 
 
@@ -37,6 +38,8 @@ class Responder(Protocol):
 
     @property
     def checkpoint(self) -> Offer: ...
+    @property
+    def measures(self) -> Measures: ...
 
     def respond(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Event]]: ...
     def check(self, request: Request) -> None: ...

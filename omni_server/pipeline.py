@@ -18,6 +18,7 @@ from omni_server.router import Router
 from omni_server.senses import Sense, VideoSense
 from omni_server.text import TextCodec
 from omni_server.thinking import think_and_answer
+from omni_server.timeline import Timeline
 from omni_server.types import (
     AudioPart,
     Encoding,
@@ -35,6 +36,7 @@ from omni_server.types import (
     Video,
     VideoPart,
 )
+from omni_server.watch import Watch
 
 
 class Pipeline:
@@ -50,6 +52,7 @@ class Pipeline:
         codec: TextCodec,
         decoders: dict[Modality, Decoder[Any]],
         end_of_turn: Sequence[int],
+        watch: Watch | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.backbone = backbone
@@ -59,6 +62,9 @@ class Pipeline:
         self._codec = codec
         self._decoders = decoders
         self._end_of_turn = tuple(end_of_turn)
+        self._watch = watch or Watch()
+        self.measures = self._watch.measures
+        self.measures.watch_encoders(lambda: {str(m): (sense.asked, sense.encoded) for m, sense in senses.items()})
         self._load_lane = Lane("load", workers=2)
         self._lanes = {m: Lane(f"decode-{m}", workers=getattr(d, "spans_at_once", 1)) for m, d in decoders.items()}
 
@@ -66,33 +72,32 @@ class Pipeline:
     async def respond(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
         """Steps 2 to 7 of one request. Entering raises what is wrong with the request; the iterator then ends in exactly one
         Done or Failed. Leaving, at any moment, cancels the backbone and every open span."""
-        self.check(request)
-        clock = asyncio.get_running_loop().time
-        accepted = clock()
-        # 2 load, 3 encode
-        encodings, heard = await self._encode(request)
-        # 4 prompt
-        prompt = await self._prompt(request, encodings)
-        # 5 backbone
-        tokens = self._speak(request, prompt)
-        # 6 route
-        router = Router(self.checkpoint.bands, self.checkpoint.image, self._end_of_turn)
-        # 7 decode
-        rate = self.checkpoint.sample_rate
-        dialect = self.checkpoint.dialect
-        reply = Reply(
-            request, prompt, self._codec, self._decoders, self._lanes, rate, dialect, heard, lambda: clock() - accepted
-        )
-        async with reply.run(tokens, router):
-            yield reply.events()
+        async with self._watch.reply(request) as watched:
+            self.check(request)
+            timeline = watched.timeline
+            # 2 load, 3 encode
+            encodings, heard = await self._encode(request, timeline)
+            # 4 prompt
+            with timeline.stage("prompt"):
+                prompt = await self._prompt(request, encodings)
+            # 5 backbone
+            tokens = self._speak(request, prompt)
+            # 6 route
+            router = Router(self.checkpoint.bands, self.checkpoint.image, self._end_of_turn)
+            # 7 decode
+            rate = self.checkpoint.sample_rate
+            dialect = self.checkpoint.dialect
+            reply = Reply(request, prompt, self._codec, self._decoders, self._lanes, rate, dialect, heard, timeline)
+            async with reply.run(tokens, router):
+                yield watched.events(reply.events())
 
     async def prepare(self, part: ImagePart | AudioPart) -> None:
         """Steps 2 and 3 of one part, ahead of the request that will hold it. Raises what is wrong with it."""
-        await self._encode_part(part)
+        await self._encode_part(part, Timeline())
 
     async def warm(self, request: Request) -> None:
         """Steps 2 to 5 of a conversation that goes on: the engine then need not read again what it has read."""
-        encodings, _ = await self._encode(request)
+        encodings, _ = await self._encode(request, Timeline())
         prompt = await self._prompt(request, encodings)
         one = Sampling(max_tokens=1)
         async with aclosing(self.backbone.stream(request.request_id, prompt, one, frozenset({Modality.TEXT}))) as tokens:
@@ -114,6 +119,7 @@ class Pipeline:
         await self.backbone.close()
         for lane in (self._load_lane, *self._lanes.values(), *(sense.lane for sense in self._senses.values())):
             lane.close()
+        self._watch.close()
 
     def check(self, request: Request) -> None:
         """Refuse what this checkpoint cannot do, before any work."""
@@ -145,16 +151,16 @@ class Pipeline:
             return think_and_answer(self.backbone, request, prompt, self._codec, tag)
         return self.backbone.stream(request.request_id, prompt, request.sampling, request.modalities)
 
-    async def _encode(self, request: Request) -> tuple[list[Encoding], Speech | None]:
+    async def _encode(self, request: Request, timeline: Timeline) -> tuple[list[Encoding], Speech | None]:
         """Every picture, utterance and video of the conversation, in order, those of one request side by side; and the user's
         last recording, whose voice an answer may take."""
         parts = [(m, p) for m in request.messages for p in m.parts if isinstance(p, MediaPart)]
-        met = await asyncio.gather(*(self._encode_part(part) for _, part in parts))
+        met = await asyncio.gather(*(self._encode_part(part, timeline) for _, part in parts))
         heard = [media for (message, _), (_, media) in zip(parts, met, strict=True) if message.role == "user"]
         speech = [media for media in heard if isinstance(media, Speech)]
         return [encoding for encoding, _ in met], speech[-1] if speech else None
 
-    async def _encode_part(self, part: MediaPart) -> tuple[Encoding, Picture | Speech | Video]:
+    async def _encode_part(self, part: MediaPart, timeline: Timeline) -> tuple[Encoding, Picture | Speech | Video]:
         modality = {ImagePart: Modality.IMAGE, AudioPart: Modality.AUDIO, VideoPart: Modality.VIDEO}[type(part)]
         if modality not in self._senses:
             raise ModalityUnavailable(
@@ -162,9 +168,11 @@ class Pipeline:
                 param=part.source.param,
             )
         sense = self._senses[modality]
-        source = await self._loader.fetch(part.source)
-        media = await self._load_lane.run(lambda: self._load(source, modality, sense))
-        return await sense.encode(media), media
+        with timeline.stage("load"):
+            source = await self._loader.fetch(part.source)
+            media = await self._load_lane.run(lambda: self._load(source, modality, sense))
+        with timeline.stage("encode"):
+            return await sense.encode(media), media
 
     def _load(self, source: MediaSource, modality: Modality, sense: Sense) -> Picture | Speech | Video:
         if isinstance(sense, VideoSense):

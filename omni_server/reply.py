@@ -20,6 +20,7 @@ from omni_server.interfaces import Decoder, PictureStep, Stepwise
 from omni_server.lanes import Lane
 from omni_server.router import Router
 from omni_server.text import TextCodec
+from omni_server.timeline import Timeline
 from omni_server.types import (
     AudioDelta,
     Closed,
@@ -60,7 +61,7 @@ class Reply:
         sample_rate: int,
         dialect: Dialect,
         heard: Speech | None,
-        elapsed: Callable[[], float],
+        timeline: Timeline,
     ) -> None:
         """`heard` is the user's last recording, whose voice the model may choose to answer with."""
         self._sample_rate = sample_rate
@@ -71,7 +72,7 @@ class Reply:
         self._codec = codec
         self._decoders = decoders
         self._lanes = lanes
-        self._elapsed = elapsed
+        self._timeline = timeline
         self._events: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
         self._spans: dict[int, asyncio.Queue[Codes | Closed]] = {}
         self._modalities: dict[int, Modality] = {}
@@ -79,7 +80,7 @@ class Reply:
         self._cached = 0
         self._thoughts = 0
         self._shown: set[int] = set()  # text spans of which the user has seen something
-        self._seconds: dict[str, float] = {"prompt": elapsed()}
+        timeline.mark("prompt")
 
     @asynccontextmanager
     async def run(self, tokens: AsyncGenerator[TokenChunk, None], router: Router) -> AsyncIterator[None]:
@@ -109,15 +110,15 @@ class Reply:
             _log.exception("request %s failed", self._request.request_id, exc_info=group)
             await self._events.put(Failed(OmniError("an internal error ended this reply")))
         else:
-            self._mark("total")
-            await self._events.put(Done(finish_reason, self._usage(), dict(self._seconds)))
+            self._timeline.mark("total")
+            await self._events.put(Done(finish_reason, self._usage(), dict(self._timeline.moments)))
 
     async def _route(self, tokens: AsyncGenerator[TokenChunk, None], router: Router, spans: asyncio.TaskGroup) -> str:
         """Step 6: every chunk to its spans; returns why the reply ended."""
         finish_reason = "stop"
         async with aclosing(tokens):
-            async for chunk in tokens:
-                self._mark("first_token")
+            while (chunk := await self._next(tokens)) is not None:
+                self._timeline.mark("first_token")
                 self._cached = max(self._cached, chunk.cached_tokens)
                 self._counts[None] += len(chunk.token_ids)
                 for event in router.feed(chunk.token_ids):
@@ -128,6 +129,10 @@ class Reply:
         for event in router.finish():
             await self._take(event, spans)
         return "tool_calls" if self._aside.calls and finish_reason == "stop" else finish_reason
+
+    async def _next(self, tokens: AsyncGenerator[TokenChunk, None]) -> TokenChunk | None:
+        with self._timeline.stage("backbone"):
+            return await anext(tokens, None)
 
     async def _take(self, event: Opened | Codes | Closed, spans: asyncio.TaskGroup) -> None:
         match event:
@@ -187,44 +192,44 @@ class Reply:
         await self._events.put(SpanClosed(index, error))
 
     async def _decode_span(self, index: int, modality: Modality, options: DecodeOptions) -> None:
-        lane, queue = self._lanes[modality], self._spans[index]
-        decoding = await lane.run(self._decoders[modality].open, options)
+        queue = self._spans[index]
+        decoding = await self._work(modality, self._decoders[modality].open, options)
         while True:
             codes, closed = await _all_waiting(queue)
             if codes:
-                await self._put_media(index, modality, await lane.run(decoding.feed, codes))
+                await self._put_media(index, modality, await self._work(modality, decoding.feed, codes))
             if closed is not None:
                 break
         if modality is Modality.IMAGE and not closed.complete:
             raise DecodeFailed("the picture was cut off by the limit on completion tokens")
         if not isinstance(decoding, Stepwise):
-            await self._put_media(index, modality, await lane.run(decoding.finish))
+            await self._put_media(index, modality, await self._work(modality, decoding.finish))
             return
         # One call steps all that are drawn on this lane, so whoever waits for news drives the others too; between two calls
         # newcomers join.
         try:
-            while (outputs := await lane.run(decoding.advance)) is not None:
+            while (outputs := await self._work(modality, decoding.advance)) is not None:
                 await self._put_media(index, modality, outputs)
         finally:
             decoding.close()
+
+    async def _work(self, modality: Modality, function: Callable[..., Any], *arguments: Any) -> Any:
+        with self._timeline.stage(f"decode_{modality}"):
+            return await self._lanes[modality].run(function, *arguments)
 
     async def _put_media(self, index: int, modality: Modality, outputs: Any) -> None:
         for output in outputs:
             if isinstance(output, PictureStep):
                 await self._events.put(ImageProgress(index, output.step, output.steps))
                 if output.preview is not None:
-                    self._mark("first_preview")
+                    self._timeline.mark("first_preview")
                     await self._events.put(ImagePreview(index, output.preview))
                 continue
-            self._mark(f"first_{modality}")
+            self._timeline.mark(f"first_{modality}")
             if modality is Modality.AUDIO:
                 await self._events.put(AudioDelta(index, output, self._sample_rate))
             else:
                 await self._events.put(ImageReady(index, output))
-
-    def _mark(self, moment: str) -> None:
-        if moment not in self._seconds:
-            self._seconds[moment] = self._elapsed()
 
     def _usage(self) -> Usage:
         return Usage(

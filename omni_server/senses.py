@@ -24,6 +24,7 @@ class Sense:
 
     def __init__(self, modality: Modality, encoder: Encoder[Any], codebook: Codebook[Any] | None, capacity: int = 256) -> None:
         self.lane = Lane(f"encode-{modality}")
+        self.asked = 0
         self.encoded = 0  # how often the models really ran
         self._modality = modality
         self._encoder = encoder
@@ -32,6 +33,7 @@ class Sense:
         self._memory: OrderedDict[str, Encoding] = OrderedDict()
 
     async def encode(self, media: Media) -> Encoding:
+        self.asked += 1
         # The look-up runs in the lane too, so two requests with one new picture cannot both miss.
         return await self.lane.run(self._remembered, media)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from omni_server.errors import OmniError
 from omni_server.lanes import Lane
+from omni_server.measures import Measures
 from omni_server.media import MediaLoader
 from omni_server.types import (
     REPLIES,
@@ -61,6 +62,7 @@ class ScriptedPipeline:
         modalities: dict[str, bool] | None = None,
     ) -> None:
         self.checkpoint = ScriptedCheckpoint()
+        self.measures = Measures()
         self.script = script
         self.refusal = refusal
         self.loader = loader

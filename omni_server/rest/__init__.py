@@ -11,6 +11,7 @@ from omni_server.rest import errors
 from omni_server.rest.chat import chat_router
 from omni_server.rest.health import health_router
 from omni_server.rest.images import images_router
+from omni_server.rest.metrics import metrics_router
 from omni_server.rest.models import models_router
 from omni_server.rest.speech import speech_router
 from omni_server.rest.transcriptions import transcriptions_router
@@ -28,4 +29,5 @@ def create_app(pipeline: Responder, settings: Settings) -> FastAPI:
     app.include_router(images_router(door))
     app.include_router(models_router(door))
     app.include_router(health_router(door))
+    app.include_router(metrics_router(door))
     return app

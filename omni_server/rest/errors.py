@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from omni_server.call import Call, under
 from omni_server.errors import OmniError
 from omni_server.wording import shown
 
@@ -21,8 +22,9 @@ SAFE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 RETRY_AFTER_SECONDS = 1
 
 
-class RequestIds:
-    """Gives each request an id, the client's own if it sent one, and puts it on the answer."""
+class Calls:
+    """Gives each request an id, the client's own if it sent one, and puts it on the answer, with the time that each stage has
+    taken so far. A stream says at its end, as a comment, what it took in all."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,16 +33,26 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        headers = dict(scope["headers"])
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if SAFE_REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
+        call = Call(request_id, headers.get(b"traceparent", b"").decode("latin-1") or None)
+        events = False
 
         async def send_with_id(message: Message) -> None:
+            nonlocal events
             if message["type"] == "http.response.start":
+                events = any(value.startswith(b"text/event-stream") for _, value in message["headers"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("latin-1"))]
+                if timing := call.server_timing():
+                    message["headers"].append((b"server-timing", timing.encode("latin-1")))
+            elif events and not message.get("more_body") and (timing := call.server_timing()):
+                message["body"] = message.get("body", b"") + f": server-timing {timing}\n\n".encode("latin-1")
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        with under(call):
+            await self._app(scope, receive, send_with_id)
 
 
 def error_body(error: OmniError) -> dict[str, object]:
@@ -57,7 +69,7 @@ def error_response(error: OmniError) -> JSONResponse:
 
 def install(app: FastAPI) -> None:
     """Makes every way in which a request can end badly speak the same shape."""
-    app.add_middleware(RequestIds)
+    app.add_middleware(Calls)
 
     @app.exception_handler(OmniError)
     async def known(request: Request, error: OmniError) -> JSONResponse:

@@ -14,6 +14,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from omni_server.call import Call, under
 from omni_server.errors import OmniError
 from omni_server.wording import shown
 
@@ -36,11 +37,12 @@ def answered(method: Method) -> Method:
         servicer.calls.add(task)
         task.add_done_callback(servicer.calls.discard)
         request_id = request_id_of(context)
-        metadata = (("x-request-id", request_id),)
-        context.set_trailing_metadata(metadata)
+        metadata: tuple[tuple[str, str], ...] = (("x-request-id", request_id),)
         await context.send_initial_metadata(metadata)
+        timed = Call(request_id, traceparent_of(context))
         try:
-            return await method(servicer, request, context)
+            with under(timed):
+                return await method(servicer, request, context)
         except OmniError as error:
             if error.http_status >= 500:
                 logger.error("call %s failed: %s", request_id, error, exc_info=error)
@@ -50,6 +52,10 @@ def answered(method: Method) -> Method:
         except Exception:
             logger.exception("call %s failed", request_id)
             failure = OmniError(f"The server failed; its log tells more under request {shown(request_id)}.")
+        finally:
+            if timing := timed.server_timing():
+                metadata = (*metadata, ("server-timing", timing))
+            context.set_trailing_metadata(metadata)
         status = status_of(failure)
         details = ("grpc-status-details-bin", status.SerializeToString())
         await context.abort(code_of(failure), failure.message, (*metadata, details))
@@ -61,6 +67,11 @@ def request_id_of(context: Any) -> str:
     """The client's own if it sent one that can stand in a log."""
     given = dict(context.invocation_metadata() or ()).get("x-request-id", "")
     return given if isinstance(given, str) and SAFE_REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+
+
+def traceparent_of(context: Any) -> str | None:
+    given = dict(context.invocation_metadata() or ()).get("traceparent")
+    return given if isinstance(given, str) else None
 
 
 def code_of(error: OmniError) -> grpc.StatusCode:
