@@ -44,6 +44,7 @@ bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.spans
 	$(BIN)/python -m bench.decoders
 	$(BIN)/python -m bench.speech
+	$(BIN)/python -m bench.idle
 
 protos: install  ## write the stubs after a change in protos/
 	$(BIN)/python protos/generate.py
