@@ -214,9 +214,9 @@ async def cancel_to_free(pipeline: Pipeline) -> None:
                 moments.append(time.perf_counter())
                 if len(moments) == 4:
                     break
-            under_way = pipeline.backbone.unfinished_requests()  # type: ignore[attr-defined]
+            under_way = pipeline.backbone.living.unfinished_requests()  # type: ignore[attr-defined]
             left = time.perf_counter()
-        while pipeline.backbone.unfinished_requests():  # type: ignore[attr-defined]
+        while pipeline.backbone.living.unfinished_requests():  # type: ignore[attr-defined]
             await asyncio.sleep(0)
         if under_way:  # some replies are over before that
             steps.append((time.perf_counter() - left) / ((moments[-1] - moments[0]) / (len(moments) - 1)))

@@ -7,9 +7,11 @@ import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from omni_server.backoff import Backoff
 from omni_server.checkpoint import Checkpoint
 from omni_server.config import Settings
 from omni_server.door import Door
@@ -21,6 +23,7 @@ from omni_server.pipeline import Pipeline
 from omni_server.placement import CPU, Placement, place
 from omni_server.profile import open_checkpoint
 from omni_server.prompt import Prompter
+from omni_server.revival import Revival
 from omni_server.rpc import RpcServer
 from omni_server.senses import Sense, VideoSense
 from omni_server.text import TextCodec
@@ -41,7 +44,8 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
 
     from omni_server.backbone import VllmBackbone
 
-    backbone = VllmBackbone(checkpoint, settings, placement)
+    build = partial(VllmBackbone, checkpoint, settings, placement)
+    backbone = Revival(build, settings.engine_stall_seconds, Backoff(most=settings.engine_backoff_seconds))
     pipeline = Pipeline(
         checkpoint=checkpoint,
         loader=MediaLoader(settings.media_limits, UrlFetcher(settings.url_policy)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator
@@ -84,12 +85,15 @@ class VllmBackbone:
         return int(self._engine.output_processor.get_num_unfinished_requests())
 
     async def check(self) -> None:
-        if self._engine.errored:
+        if self._engine is None or self._engine.errored:
             raise EngineUnavailable("the engine has stopped; try again later")
 
     async def close(self) -> None:
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         engine, self._engine = self._engine, None
-        engine.shutdown()
+        engine.output_processor.propagate_error(EngineDeadError())  # shutting down leaves those who wait to wait forever
+        await asyncio.to_thread(engine.shutdown)
         del engine  # at interpreter exit its `__del__` would find half of vLLM gone and print a traceback
 
     def _sampling_parameters(self, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]) -> Any:

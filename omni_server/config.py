@@ -97,6 +97,12 @@ class Settings:
     media_hosts: tuple[str, ...] = _setting((), read.hosts, "only fetch from these hosts, separated by commas")
     allow_private_media_urls: bool = _setting(False, read.switch, "also fetch from private and loopback addresses")
     media_url_seconds: float = _setting(10.0, read.seconds, "time limit for fetching one URL")
+    engine_stall_seconds: float = _setting(
+        120.0, read.seconds, "time without any token, while requests wait for one, after which the engine is started again"
+    )
+    engine_backoff_seconds: float = _setting(
+        60.0, read.seconds, "longest pause between two tries to start an engine that has died"
+    )
     shutdown_seconds: int = _setting(30, read.whole(0, 3600), "time that running replies get when the server stops")
     log_format: str = _setting("text", read.one_of("text", "json"), "log lines: text, or one JSON object each")
     log_level: str = _setting("info", read.one_of("debug", "info", "warning", "error"), "least weight of a line that is logged")

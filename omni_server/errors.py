@@ -29,10 +29,12 @@ class OmniError(Exception):
     code: ClassVar[str | None] = "internal_error"
     retry: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, param: str | None = None) -> None:
+    def __init__(self, message: str, *, param: str | None = None, retry_after: float | None = None) -> None:
+        """`retry_after`: seconds after which the same request should succeed, where that is known."""
         super().__init__(message)
         self.message = message
         self.param = param
+        self.retry_after = retry_after
 
 
 class RequestError(OmniError):

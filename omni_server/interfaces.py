@@ -70,7 +70,8 @@ class Codebook(Protocol[Media]):
 
 
 class Backbone(Protocol):
-    """The language model. Closing the generator aborts the request in the engine."""
+    """The language model. Closing the generator aborts the request in the engine; closing the backbone ends every open
+    generator with `EngineUnavailable`."""
 
     def stream(
         self, request_id: str, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]

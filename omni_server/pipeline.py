@@ -74,6 +74,7 @@ class Pipeline:
         Done or Failed. Leaving, at any moment, cancels the backbone and every open span."""
         async with self._watch.reply(request) as watched:
             self.check(request)
+            await self.backbone.check()
             timeline = watched.timeline
             # 2 load, 3 encode
             encodings, heard = await self._encode(request, timeline)

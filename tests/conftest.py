@@ -28,7 +28,7 @@ class RealServer:
     @property
     def unfinished(self) -> int:
         """Requests that the engine still works on."""
-        return int(self.pipeline.backbone.unfinished_requests())  # type: ignore[attr-defined]
+        return int(self.pipeline.backbone.living.unfinished_requests())  # type: ignore[attr-defined]
 
 
 @asynccontextmanager

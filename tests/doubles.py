@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from omni_server.errors import OmniError
+from omni_server.errors import EngineUnavailable, OmniError
 from omni_server.lanes import Lane
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
@@ -192,3 +192,32 @@ class LoudEars:
 
     def feed(self, window: np.ndarray) -> float:
         return 1.0 if float(np.abs(window).max()) > 0.1 else 0.0
+
+
+class MortalBackbone:
+    """A Backbone that says one token after another until it is killed, hangs or is closed."""
+
+    def __init__(self) -> None:
+        self.hung = self.closed = False
+        self._dead = asyncio.Event()
+
+    def kill(self) -> None:
+        self._dead.set()
+
+    async def stream(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]
+    ) -> AsyncGenerator[TokenChunk, None]:
+        while True:
+            await asyncio.sleep(0)
+            if self.hung:
+                await self._dead.wait()
+            await self.check()
+            yield TokenChunk((104,))
+
+    async def check(self) -> None:
+        if self._dead.is_set():
+            raise EngineUnavailable("the engine has stopped")
+
+    async def close(self) -> None:
+        self.closed = True
+        self._dead.set()

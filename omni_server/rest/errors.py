@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import uuid
 
@@ -63,7 +64,7 @@ def error_response(error: OmniError) -> JSONResponse:
     # Without this header a stock client repeats every 5xx, also where the repetition must fail in the same way.
     headers = {"x-should-retry": "true" if error.retry else "false"}
     if error.retry:
-        headers["retry-after"] = str(RETRY_AFTER_SECONDS)
+        headers["retry-after"] = str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))
     return JSONResponse(error_body(error), status_code=error.http_status, headers=headers)
 
 
@@ -74,7 +75,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(OmniError)
     async def known(request: Request, error: OmniError) -> JSONResponse:
         if error.http_status >= 500:
-            logger.error("request %s failed: %s", request.state.request_id, error, exc_info=error)
+            # Where the server refuses for a while, the reason is logged once and not with a traceback for every request.
+            trace = None if error.retry else error
+            logger.error("request %s failed: %s", request.state.request_id, error, exc_info=trace)
         return error_response(error)
 
     @app.exception_handler(HTTPException)

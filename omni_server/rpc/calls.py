@@ -45,7 +45,7 @@ def answered(method: Method) -> Method:
                 return await method(servicer, request, context)
         except OmniError as error:
             if error.http_status >= 500:
-                logger.error("call %s failed: %s", request_id, error, exc_info=error)
+                logger.error("call %s failed: %s", request_id, error, exc_info=None if error.retry else error)
             failure = error
         except (asyncio.CancelledError, grpc.aio.BaseError):
             raise
@@ -89,7 +89,9 @@ def status_of(error: OmniError) -> status_pb2.Status:
         info.metadata["field"] = error.param
     details = [_packed(info)]
     if error.retry:
-        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_AFTER_SECONDS))))
+        delay = duration_pb2.Duration()
+        delay.FromNanoseconds(round((error.retry_after or RETRY_AFTER_SECONDS) * 1e9))
+        details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))
     return status_pb2.Status(code=code_of(error).value[0], message=error.message, details=details)
 
 

@@ -93,7 +93,7 @@ async def test_experts_with_and_without_a_draft(tmp_path: Path) -> None:
         assert [await said(server, prompt) for prompt in PROMPTS] == wanted
     drafted = settings(tmp_path / "experts", speculative_config={"method": "mtp", "num_speculative_tokens": 1})
     async with serving(drafted) as server:
-        assert server.pipeline.backbone._engine.vllm_config.speculative_config.method == "mtp"  # type: ignore[attr-defined]
+        assert server.pipeline.backbone.living._engine.vllm_config.speculative_config.method == "mtp"  # type: ignore[attr-defined]
         assert [await said(server, prompt) for prompt in PROMPTS] == wanted
 
 
@@ -124,7 +124,7 @@ async def test_an_omni_checkpoint_with_a_draft(tmp_path: Path) -> None:
     picture = png_of(PIL.Image.radial_gradient("L").resize((112, 56)).convert("RGB"))
     seen = {"type": "image_url", "image_url": {"url": "data:image/png;base64," + base64.b64encode(picture).decode()}}
     async with serving(settings(tmp_path / "omni")) as server:
-        assert server.pipeline.backbone._engine.vllm_config.speculative_config.method == "mtp"  # type: ignore[attr-defined]
+        assert server.pipeline.backbone.living._engine.vllm_config.speculative_config.method == "mtp"  # type: ignore[attr-defined]
         body = {"model": "omni-miniature", "temperature": 0, "messages": [{"role": "user", "content": [seen]}]}
         async with httpx.AsyncClient() as http:
             reply = (await http.post(server.url + "/v1/chat/completions", json=body, timeout=120)).json()

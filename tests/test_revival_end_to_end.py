@@ -1,0 +1,103 @@
+"""An engine of its own, killed under load: every open request is told, on both wires, and the server serves again by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from typing import Any
+
+import grpc
+import httpx
+import psutil
+
+from omni.v1 import content_pb2, omni_service_pb2
+from omni_server.config import Settings
+from tests.conftest import serving
+from tests.rpc.doors import Client, rpc_client
+
+# Hot sampling makes replies that are under way when the engine dies.
+BODY: dict[str, Any] = {
+    "model": "omni-tiny",
+    "messages": [{"role": "user", "content": "say everything"}],
+    "temperature": 2.0,
+    "top_p": 1.0,
+    "max_completion_tokens": 600,
+}
+
+
+def engine_processes() -> set[int]:
+    return {child.pid for child in psutil.Process().children() if "EngineCore" in " ".join((child.name(), *child.cmdline()))}
+
+
+async def plain(http: httpx.AsyncClient, begun: asyncio.Semaphore) -> str:
+    begun.release()
+    reply = await http.post("/v1/chat/completions", json=BODY)
+    assert reply.status_code == 503 and int(reply.headers["retry-after"]) >= 1
+    return str(reply.json()["error"]["code"])
+
+
+async def streamed(http: httpx.AsyncClient, begun: asyncio.Semaphore) -> str:
+    endings = []
+    async with http.stream("POST", "/v1/chat/completions", json=BODY | {"stream": True}) as reply:
+        async for line in reply.aiter_lines():
+            begun.release()
+            if '"error"' in line or "[DONE]" in line:
+                endings.append(line)
+    (ending,) = endings
+    return str(json.loads(ending.removeprefix("data: "))["error"]["code"])
+
+
+async def called(client: Client, begun: asyncio.Semaphore) -> str:
+    part = content_pb2.Part(text="say everything")
+    call: Any = client.stub.Generate(
+        omni_service_pb2.GenerateRequest(
+            messages=[content_pb2.Message(role=content_pb2.ROLE_USER, parts=[part])],
+            sampling=content_pb2.Sampling(temperature=2.0, top_p=1.0, max_tokens=600),
+        )
+    )
+    try:
+        async for _ in call:
+            begun.release()
+    except grpc.aio.AioRpcError as error:
+        return error.code().name
+    return "no error"
+
+
+async def answered(http: httpx.AsyncClient) -> bool:
+    reply = await http.post("/v1/chat/completions", json=BODY | {"max_completion_tokens": 4})
+    return reply.status_code == 200
+
+
+async def killed_under_load(http: httpx.AsyncClient, client: Client, engines: set[int]) -> None:
+    begun = asyncio.Semaphore(0)
+    asked = [work for _ in range(2) for work in (plain(http, begun), streamed(http, begun), called(client, begun))]
+    tasks = [asyncio.create_task(work) for work in asked]
+    for _ in range(30):
+        await begun.acquire()
+    (engine,) = engines
+    os.kill(engine, signal.SIGKILL)
+    assert set(await asyncio.gather(*tasks)) == {"engine_unavailable", "UNAVAILABLE"}
+    assert (await http.get("/ready")).status_code == 503
+    while (await http.get("/ready")).status_code != 200:
+        assert not await answered(http)
+        await asyncio.sleep(0.2)
+    assert await answered(http)
+
+
+async def test_an_engine_that_is_killed_comes_back() -> None:
+    """Would catch a request without an end, a server that stays in rotation with a dead engine, one that a human must
+    restart, and an old engine that leaves its sockets or its process behind."""
+    others = engine_processes()  # of the server that other tests share
+    async with (
+        serving(Settings(port=0, threads=1)) as server,
+        rpc_client(server.pipeline) as client,
+        httpx.AsyncClient(base_url=server.url, timeout=60) as http,
+        asyncio.timeout(240),
+    ):
+        assert await answered(http)
+        before, handles = engine_processes(), psutil.Process().num_fds()
+        await killed_under_load(http, client, before - others)
+        assert len(engine_processes()) == len(before)
+        assert psutil.Process().num_fds() <= handles + 20  # the clients' own connections are among them
