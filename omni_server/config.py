@@ -48,6 +48,17 @@ class UrlPolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class StorePolicy:
+    """Where media are kept that replies name by URL, and within which bounds. `place` is a folder, an `s3://` URL, or None
+    for a temporary folder."""
+
+    place: str | None = None
+    bytes: int = 1 << 30
+    files: int = 1000
+    seconds: float = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """One deployment. `None` means: found out when the server starts."""
 
@@ -96,6 +107,11 @@ class Settings:
     allow_media_urls: bool = _setting(False, read.switch, "fetch pictures and utterances from http(s) URLs")
     media_hosts: tuple[str, ...] = _setting((), read.hosts, "only fetch from these hosts, separated by commas")
     allow_private_media_urls: bool = _setting(False, read.switch, "also fetch from private and loopback addresses")
+    media_store: str | None = _setting(None, read.place, "folder or s3:// URL for media that replies name by URL")
+    media_store_bytes: int = _setting(1 << 30, read.size, "most that is stored at a time; the oldest makes room")
+    media_store_files: int = _setting(1000, read.whole(1, 1 << 20), "most files that are stored at a time")
+    media_store_seconds: float = _setting(3600.0, read.seconds, "time after which a stored file is gone")
+    public_url: str | None = _setting(None, read.web_address, "how clients reach this server; else as the request came")
     media_url_seconds: float = _setting(10.0, read.seconds, "time limit for fetching one URL")
     engine_stall_seconds: float = _setting(
         120.0, read.seconds, "time without any token, while requests wait for one, after which the engine is started again"
@@ -155,6 +171,10 @@ class Settings:
     @property
     def media_limits(self) -> MediaLimits:
         return MediaLimits(bytes=self.max_media_bytes, pixels=self.max_pixels, seconds=self.max_audio_seconds)
+
+    @property
+    def store_policy(self) -> StorePolicy:
+        return StorePolicy(self.media_store, self.media_store_bytes, self.media_store_files, self.media_store_seconds)
 
     @property
     def url_policy(self) -> UrlPolicy:

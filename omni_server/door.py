@@ -9,8 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from omni_server.config import Settings
+from omni_server.config import Settings, StorePolicy
 from omni_server.measures import Measures
+from omni_server.media_store import MediaStore
 from omni_server.types import AudioPart, Event, ImagePart, Modality, Request
 
 
@@ -75,6 +76,7 @@ class Door:
     pipeline: Responder
     settings: Settings
     transcripts: Transcripts = field(default_factory=Transcripts)
+    media: MediaStore = field(default_factory=lambda: MediaStore(StorePolicy()))
     opened_at: int = field(default_factory=lambda: int(time.time()))
 
     @property

@@ -6,6 +6,7 @@ OmniError                          500  INTERNAL             a fault of ours
 │   ├── MediaTooLarge              413  INVALID_ARGUMENT     media over a limit of this server
 │   ├── ContextOverflow            400  INVALID_ARGUMENT     prompt and reply do not fit the context
 │   ├── ModelNotFound              404  NOT_FOUND            no such model here
+│   ├── MediaNotFound              404  NOT_FOUND            no such stored file or voice, or no longer
 │   ├── ModalityUnavailable        400  UNIMPLEMENTED        the checkpoint lacks this modality
 │   └── OutOfOrder                 400  FAILED_PRECONDITION  a message of a live call at the wrong time
 ├── Overloaded                     503  RESOURCE_EXHAUSTED   the queue is full; may be retried
@@ -71,6 +72,14 @@ class ModelNotFound(RequestError):
     http_status = 404
     grpc_code = "NOT_FOUND"
     code = "model_not_found"
+
+
+class MediaNotFound(RequestError):
+    """A stored file or voice that was never there, or is there no longer."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+    code = "not_found"
 
 
 class ModalityUnavailable(RequestError):

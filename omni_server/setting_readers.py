@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 UNITS = {"": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -102,3 +103,20 @@ def hosts(value: str) -> tuple[str, ...]:
     if any(not set(host) <= set("abcdefghijklmnopqrstuvwxyz0123456789.-:[]_") for host in names):
         raise ValueError("host names separated by commas")
     return names
+
+
+def place(value: str) -> str:
+    """A folder that is there, or a bucket of S3-compatible storage."""
+    scheme, mark, rest = value.strip().partition("://")
+    if mark and (scheme != "s3" or not rest.strip("/")):
+        raise ValueError("a folder or a URL such as `s3://bucket/prefix`")
+    if not mark and not Path(value.strip()).is_dir():
+        raise ValueError("a folder that is there, or a URL such as `s3://bucket/prefix`")
+    return value.strip()
+
+
+def web_address(value: str) -> str:
+    scheme, _, rest = value.strip().partition("://")
+    if scheme not in ("http", "https") or not rest:
+        raise ValueError("a URL such as `https://omni.example`")
+    return value.strip().rstrip("/")

@@ -19,6 +19,7 @@ NAME = "omni-tiny"
 WORDINGS = {
     "speech": ("text_to_speech", "{text}", "{input}", {"en": "say '{text}'", "ko": "'{text}'라고 말해줘"}),
     "picture": ("text_to_picture", "{name}", "{prompt}", {"en": "draw {name}", "ko": "{name} 그려줘"}),
+    "variation": ("picture_to_picture", "", "", {"en": "draw this again", "ko": "다시 그려줘"}),
     "transcription": ("speech_to_text", "", "", {"en": "write down what you hear", "ko": "들은 것을 적어줘"}),
 }
 

@@ -50,6 +50,10 @@ def test_values_are_read() -> None:
         ("allow_media_urls", "maybe", "true or false"),
         ("media_hosts", "http://a", "host names"),
         ("host", " ", "some text"),
+        ("media_store", "ftp://bucket", "s3://bucket/prefix"),
+        ("media_store", "s3://", "s3://bucket/prefix"),
+        ("media_store", "/nowhere/at/all", "a folder that is there"),
+        ("public_url", "omni.example", "https://omni.example"),
     ],
 )
 def test_bad_values_are_refused(name: str, value: str, expected: str) -> None:

@@ -124,7 +124,7 @@ class AsyncOmniClient:
         model: str | None = None,
         timeout: float | None = None,
     ) -> Picture:
-        """One picture. The same `seed` draws it again; `size` is `auto` or what the decoder draws, such as `128x128`."""
+        """One picture. The same `seed` draws it again; `size` is `auto`, what the decoder draws, or such as `512x512`."""
         return (await self.draw_many(prompt, 1, seed=seed, size=size, format=format, model=model, timeout=timeout))[0]
 
     async def draw_many(
@@ -138,7 +138,7 @@ class AsyncOmniClient:
         model: str | None = None,
         timeout: float | None = None,
     ) -> tuple[Picture, ...]:
-        """`count` pictures, 1 to 4, of one prompt; picture k has the seed `seed` + k."""
+        """`count` pictures, 1 to 10, of one prompt; picture k has the seed `seed` + k."""
         exchange = wire.draw_exchange(prompt, model=model or self._model, n=count, seed=seed, size=size, format=format)
         return await self._exchange(exchange, timeout)
 

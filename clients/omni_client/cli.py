@@ -44,7 +44,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     draw = _command(commands, "draw", "draw a picture of what the words say")
     draw.add_argument("words", nargs="*", help="what to draw; read from standard input if left out")
     draw.add_argument("-o", "--out", metavar="FILE", help="png, jpeg or webp, by its suffix; named by the words by default")
-    draw.add_argument("--count", type=int, default=1, metavar="N", help="how many pictures, 1 to 4")
+    draw.add_argument("--count", type=int, default=1, metavar="N", help="how many pictures, 1 to 10")
     draw.add_argument("--seed", type=int, metavar="N", help="draws the same picture again")
 
     say = _command(commands, "say", "read the words aloud into a file")

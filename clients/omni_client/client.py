@@ -130,7 +130,7 @@ class OmniClient:
         model: str | None = None,
         timeout: float | None = None,
     ) -> Picture:
-        """One picture. The same `seed` draws it again; `size` is `auto` or what the decoder draws, such as `128x128`."""
+        """One picture. The same `seed` draws it again; `size` is `auto`, what the decoder draws, or such as `512x512`."""
         return self.draw_many(prompt, 1, seed=seed, size=size, format=format, model=model, timeout=timeout)[0]
 
     def draw_many(
@@ -144,7 +144,7 @@ class OmniClient:
         model: str | None = None,
         timeout: float | None = None,
     ) -> tuple[Picture, ...]:
-        """`count` pictures, 1 to 4, of one prompt; picture k has the seed `seed` + k."""
+        """`count` pictures, 1 to 10, of one prompt; picture k has the seed `seed` + k."""
         exchange = wire.draw_exchange(prompt, model=model or self._model, n=count, seed=seed, size=size, format=format)
         return self._exchange(exchange, timeout)
 

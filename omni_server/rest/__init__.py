@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
 
 from omni_server import __version__
 from omni_server.config import Settings
 from omni_server.door import Door, Responder
+from omni_server.media_store import MediaStore
 from omni_server.rest import errors
 from omni_server.rest.chat import chat_router
 from omni_server.rest.health import health_router
 from omni_server.rest.images import images_router
+from omni_server.rest.media import media_router
 from omni_server.rest.metrics import metrics_router
 from omni_server.rest.models import models_router
 from omni_server.rest.speech import speech_router
@@ -20,13 +25,20 @@ __all__ = ["create_app"]
 
 
 def create_app(pipeline: Responder, settings: Settings) -> FastAPI:
-    door = Door(pipeline, settings)
-    app = FastAPI(title="omni-server", version=__version__)
+    door = Door(pipeline, settings, media=MediaStore(settings.store_policy))
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await door.media.close()
+
+    app = FastAPI(title="omni-server", version=__version__, lifespan=lifespan)
     errors.install(app)
     app.include_router(chat_router(door))
     app.include_router(speech_router(door))
     app.include_router(transcriptions_router(door))
     app.include_router(images_router(door))
+    app.include_router(media_router(door))
     app.include_router(models_router(door))
     app.include_router(health_router(door))
     app.include_router(metrics_router(door))

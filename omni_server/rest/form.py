@@ -1,9 +1,9 @@
-"""Step 1. A multipart form: one file and the text fields beside it."""
+"""Step 1. A multipart form: its files and the text fields beside them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Mapping
 
 from fastapi.requests import Request
 from starlette.datastructures import UploadFile
@@ -18,19 +18,38 @@ MOST_FIELDS = 64
 PIECE = 1 << 18
 
 
-async def read_file_form(request: Request, limit: int) -> tuple[bytes, dict[str, object]]:
-    """The part `file`, and all other fields; those whose name ends in `[]` are lists."""
-    kind = request.headers.get("content-type", "")
-    if kind.partition(";")[0].strip().lower() != FORM_TYPE:
-        raise RequestError(f"The body is {shown(kind or 'of no named type')}; expected `{FORM_TYPE}` with a `file`")
+Files = dict[str, tuple[bytes, ...]]
+
+
+def content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_file_form(request: Request, limit: int, param: str = "file") -> tuple[bytes, dict[str, object]]:
+    """The one file of a form, and all other fields; those whose name ends in `[]` are lists."""
+    files, fields = await read_files_form(request, limit, {param: 1})
+    if param not in files:
+        raise RequestError(f"`{param}` is missing; it is required", param=param)
+    return files[param][0], fields
+
+
+async def read_files_form(request: Request, limit: int, most: Mapping[str, int]) -> tuple[Files, dict[str, object]]:
+    """Files by the names in `most`, which says how many of each there may be, and all other fields."""
+    if (kind := content_type(request)) != FORM_TYPE:
+        raise RequestError(f"The body is {shown(kind or 'of no named type')}; expected `{FORM_TYPE}` with {_listed(most)}")
     body = await read_body(request, limit)
-    parser = MultiPartParser(request.headers, _pieces(body), max_files=1, max_fields=MOST_FIELDS)
+    parser = MultiPartParser(request.headers, _pieces(body), max_files=sum(most.values()), max_fields=MOST_FIELDS)
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, UnicodeDecodeError) as problem:
         raise RequestError(f"The body is not a form that can be read: {problem}") from None
     try:
-        return await _file(form.get("file")), _text_fields(form.multi_items())
+        items = form.multi_items()
+        fields = _text_fields(items)
+        for name in most:
+            if name in fields:
+                raise RequestError(f"`{name}` is the text {shown(fields[name])}; expected a part with a `filename`", param=name)
+        return await _files(items, most), fields
     finally:
         await form.close()
 
@@ -42,21 +61,26 @@ async def _pieces(body: bytes) -> AsyncGenerator[bytes, None]:
         await asyncio.sleep(0)
 
 
-async def _file(part: UploadFile | str | None) -> bytes:
-    if part is None:
-        raise RequestError("`file` is missing; it is required", param="file")
-    if isinstance(part, str):
-        raise RequestError(f"`file` is the text {shown(part)}; expected a part with a `filename`", param="file")
-    return await part.read()
+async def _files(items: list[tuple[str, UploadFile | str]], most: Mapping[str, int]) -> Files:
+    """`image` and `image[]` are the same: clients send the one for a file and the other for a list of them."""
+    files: Files = {}
+    for name, part in items:
+        if isinstance(part, str):
+            continue
+        place = name.removesuffix("[]")
+        if place not in most:
+            raise RequestError(f"`{name}` is a file; the files of this request are {_listed(most)}", param=name)
+        files[place] = (*files.get(place, ()), await part.read())
+        if len(files[place]) > most[place]:
+            raise RequestError(f"`{place}` is there `{len(files[place])}` times; expected at most {most[place]}", param=place)
+    return files
 
 
 def _text_fields(items: list[tuple[str, UploadFile | str]]) -> dict[str, object]:
     fields: dict[str, object] = {}
     for name, value in items:
-        if name == "file":
-            continue
         if not isinstance(value, str):
-            raise RequestError(f"`{name}` is a file; the only file of this request is `file`", param=name)
+            continue
         if name.endswith("[]"):
             values = fields.setdefault(name, [])
             assert isinstance(values, list)
@@ -66,3 +90,7 @@ def _text_fields(items: list[tuple[str, UploadFile | str]]) -> dict[str, object]
         else:
             fields[name] = value
     return fields
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)

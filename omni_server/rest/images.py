@@ -1,240 +1,157 @@
-"""Steps 1 and 8. `POST /v1/images/generations`: a description becomes a request for a picture, once per picture wanted."""
+"""Steps 1 and 8. `POST /v1/images/generations`, `/edits` and `/variations`: words, or pictures and words, become pictures."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
-import io
-import random
 import time
-import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import PIL.Image
 from fastapi import APIRouter
 from fastapi.requests import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
+from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from omni_server.door import Door
 from omni_server.errors import RequestError
-from omni_server.instruction import check_model, instruction
+from omni_server.instruction import instruction
 from omni_server.rest.body import read_body
-from omni_server.rest.fields import JsonFields, Words, only, read_json
-from omni_server.rest.playing import Answer, played, send_events
-from omni_server.segments import Body, Segments
-from omni_server.types import (
-    DecodeOptions,
-    Done,
-    Failed,
-    ImagePreview,
-    Message,
-    Modality,
-    Request,
-    Sampling,
-    SpanClosed,
-    TextPart,
-    Usage,
+from omni_server.rest.drawing import Draughtsman, Drawing, Sketch, image_requests, picture_file
+from omni_server.rest.fields import read_form, read_json
+from omni_server.rest.form import FORM_TYPE, content_type, read_files_form
+from omni_server.rest.image_fields import (
+    MOST_IMAGES,
+    NO_PLACES,
+    EditRequest,
+    ImageRequest,
+    JsonEditRequest,
+    Looks,
+    VariationRequest,
 )
-from omni_server.wording import shown
+from omni_server.rest.media import media_url
+from omni_server.rest.playing import Answer, send_events
+from omni_server.segments import Body
+from omni_server.types import ImagePart, MediaSource, Part, TextPart, Usage
 
-FIELDS = {"messages": "prompt", "modalities": "model"}
-SEEDS = 2**32
-NO_STORE = "expected `b64_json`, because this server does not store pictures yet"
-NO_CLEAR = "expected `opaque` or `auto`, because the decoder paints every pixel"
-
-
-class ImageRequest(JsonFields):
-    """Those after `output_compression` down to `safety_identifier` are accepted and have no effect. `seed` is not OpenAI's:
-    picture k of a request has the seed `seed + k`. `partial_images` are for a stream; a picture of few steps has fewer."""
-
-    prompt: Annotated[Words, Field(max_length=32_000)]
-    model: str | None = None
-    n: Annotated[int, Field(ge=1, le=4)] | None = None
-    size: Annotated[str, Field(pattern=r"^(auto|[1-9]\d{0,4}x[1-9]\d{0,4})$")] | None = None
-    seed: Annotated[int, Field(ge=0, lt=SEEDS)] | None = None
-    stream: bool | None = None
-    output_format: Literal["png", "webp", "jpeg"] | None = None
-    output_compression: Annotated[int, Field(ge=0, le=100)] | None = None
-    quality: Literal["low", "medium", "high", "xhigh", "max", "auto", "standard", "hd"] | None = None
-    moderation: Literal["low", "auto"] | None = None
-    style: Literal["vivid", "natural"] | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    response_format: Annotated[Literal["url", "b64_json"], only("b64_json", because=NO_STORE)] | None = None
-    background: Annotated[Literal["transparent", "opaque", "auto"], only("opaque", "auto", because=NO_CLEAR)] | None = None
-    partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sketch:
-    """A picture on the way, the `number`th of its own."""
-
-    image: PIL.Image.Image
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drawing:
-    """One picture, what it cost, and what makes it again."""
-
-    image: PIL.Image.Image
-    usage: Usage
-    seed: int
-    text: str  # what the model wrote beside it
+DRAWN = {"messages": "prompt", "modalities": "model"}
+REDRAWN = {"messages": "image", "modalities": "model"}
+JSON_TYPE = "application/json"
+# `mask` and `markup` are read so that their refusal can say why.
+EDIT_FILES = {"image": MOST_IMAGES, "mask": 1, "markup": 1}
 
 
 def images_router(door: Door) -> APIRouter:
-    router = APIRouter(tags=["images"])
+    router = APIRouter(prefix="/v1/images", tags=["images"])
     schema = {"content": {"application/json": {"schema": ImageRequest.model_json_schema()}}, "required": True}
 
-    @router.post("/v1/images/generations", openapi_extra={"requestBody": schema})
+    @router.post("/generations", openapi_extra={"requestBody": schema})
     async def create_image(request: HttpRequest) -> Response:
         asked = read_json(ImageRequest, await read_body(request, door.settings.max_body_bytes))
-        requests = image_requests(asked, door)
+        words = TextPart(instruction(door, "picture", asked.prompt))
+        return _answer(door, request, asked, [words], DRAWN, "image_generation")
 
-        async def write(scope: Scope, receive: Receive, send: Send) -> None:
-            if asked.stream:
-                await send_events(send, _events(asked, _drawings(door, requests, asked.size)))
-                return
-            async with aclosing(_drawings(door, requests, asked.size)) as drawings:
-                body = await _whole(asked, [drawing async for drawing in drawings if isinstance(drawing, Drawing)])
-            await JSONResponse(body)(scope, receive, send)
+    @router.post("/edits", openapi_extra={"requestBody": _forms(EditRequest, JsonEditRequest)})
+    async def create_image_edit(request: HttpRequest) -> Response:
+        # The prompt is put to the model as it is: how pictures are to change is said in too many ways for one wording.
+        if content_type(request) == JSON_TYPE:
+            told = read_json(JsonEditRequest, await read_body(request, door.settings.max_body_bytes))
+            urls = [MediaSource(f"images[{k}].image_url", url=image.image_url) for k, image in enumerate(told.images)]
+            return _answer(door, request, told, [*map(ImagePart, urls), TextPart(told.prompt)], DRAWN, "image_edit")
+        files, fields = await read_files_form(request, door.settings.max_body_bytes, EDIT_FILES)
+        asked = read_form(EditRequest, fields)
+        for name in ("mask", "markup"):
+            if name in files:
+                raise RequestError(f"`{name}` is there; {NO_PLACES}", param=name)
+        return _answer(door, request, asked, [*_pictures(files), TextPart(asked.prompt)], DRAWN, "image_edit")
 
-        return Answer(write)
+    @router.post("/variations", openapi_extra={"requestBody": _forms(VariationRequest)})
+    async def create_image_variation(request: HttpRequest) -> Response:
+        files, fields = await read_files_form(request, door.settings.max_body_bytes, {"image": 1})
+        asked = read_form(VariationRequest, fields)
+        words = TextPart(instruction(door, "variation"))
+        return _answer(door, request, asked, [*_pictures(files), words], REDRAWN, "image_edit")
 
     return router
 
 
-def image_requests(asked: ImageRequest, door: Door) -> list[Request]:
-    if asked.model is not None:
-        check_model(door, asked.model)
-    if asked.output_compression not in (None, 100) and asked.output_format in (None, "png"):
-        raise RequestError(
-            f"`output_compression` is `{asked.output_compression}`; expected `output_format` webp or jpeg with it, "
-            "because a png loses nothing",
-            param="output_compression",
-        )
-    message = Message("user", (TextPart(instruction(door, "picture", asked.prompt)),))
-    # Seeds are always named, so that any picture can be made again.
-    first = random.randrange(SEEDS) if asked.seed is None else asked.seed
-    seeds = [(first + place) % SEEDS for place in range(asked.n or 1)]
-    return [
-        Request(
-            request_id=f"image-{uuid.uuid4().hex}",
-            messages=(message,),
-            modalities=frozenset({Modality.TEXT, Modality.IMAGE}),
-            sampling=Sampling(seed=seed),
-            decode=DecodeOptions(seed=seed, previews=(asked.partial_images or 0) if asked.stream else 0),
-        )
-        for seed in seeds
-    ]
+def _forms(form: type[BaseModel], body: type[BaseModel] | None = None) -> Body:
+    schema = form.model_json_schema()
+    schema["properties"]["image"] = {"type": "string", "format": "binary"}
+    schema["required"] = ["image", *schema.get("required", [])]
+    content = {FORM_TYPE: {"schema": schema}}
+    if body is not None:
+        content[JSON_TYPE] = {"schema": body.model_json_schema()}
+    return {"content": content, "required": True}
 
 
-async def _drawings(door: Door, requests: Sequence[Request], size: str | None) -> AsyncGenerator[Sketch | Drawing, None]:
-    """All pictures are worked on at once and come in order, each after its sketches; the first that fails ends the others."""
-    sketches: list[asyncio.Queue[Sketch | None]] = [asyncio.Queue() for _ in requests]
-    tasks = [asyncio.create_task(_draw(door, *each, size)) for each in zip(requests, sketches, strict=True)]
-    try:
-        for task, waiting in zip(tasks, sketches, strict=True):
-            while (sketch := await waiting.get()) is not None:
-                yield sketch
-            yield await task
-    finally:
-        for task in tasks:
-            task.cancel()  # without effect where it is done
-        await asyncio.gather(*tasks, return_exceptions=True)
+def _pictures(files: Mapping[str, Sequence[bytes]]) -> list[Part]:
+    if "image" not in files:
+        raise RequestError("`image` is missing; it is required, as a part with a `filename`", param="image")
+    return [ImagePart(MediaSource("image", data=file)) for file in files["image"]]
 
 
-async def _draw(door: Door, request: Request, sketches: asyncio.Queue[Sketch | None], size: str | None) -> Drawing:
-    """One picture; `sketches` gets those on the way, and None at the end, however it ends."""
-    segments, usage, number = Segments(), Usage(), 0
-    try:
-        async with played(door, request, FIELDS) as events:
-            async for event in events:
-                segments.feed(event)
-                match event:
-                    case ImagePreview(image=image):
-                        sketches.put_nowait(Sketch(_fitting(image, size), number))
-                        number += 1
-                    case Failed(error=error):
-                        raise error
-                    case SpanClosed(error=error) if error is not None:
-                        raise error
-                    case Done():
-                        usage = event.usage
-                    case _:
-                        pass
-    finally:
-        sketches.put_nowait(None)
-    images = [segment.image for segment in segments.in_order() if segment.image is not None]
-    if not images:
-        raise RequestError(
-            f"the model drew nothing and wrote {shown(segments.text)}; expected a `prompt` that it can draw", param="prompt"
-        )
-    return Drawing(_fitting(images[0], size), usage, request.decode.seed or 0, segments.text)
+def _answer(
+    door: Door, request: HttpRequest, asked: Looks, parts: Sequence[Part], fields: Mapping[str, str], events: str
+) -> Response:
+    """`events` is how the names of a stream's events begin."""
+    draughtsman = Draughtsman(door, asked, image_requests(asked, door, parts), fields)
+
+    async def write(scope: Scope, receive: Receive, send: Send) -> None:
+        if asked.stream:
+            await send_events(send, _events(asked, draughtsman.drawings(), events))
+            return
+        async with aclosing(draughtsman.drawings()) as drawings:
+            drawn = [drawing async for drawing in drawings if isinstance(drawing, Drawing)]
+        data = [await _item(door, request, asked, drawing) for drawing in drawn]
+        usage = usage_body([drawing.usage for drawing in drawn])
+        body = {"created": int(time.time()), "data": data, **_looks(asked, drawn[0]), "usage": usage}
+        await JSONResponse(body)(scope, receive, send)
+
+    return Answer(write)
 
 
-def _fitting(image: PIL.Image.Image, size: str | None) -> PIL.Image.Image:
-    """The decoder's sizes are its own and follow the ratio that the backbone chose, so only a picture can tell."""
-    if size not in (None, "auto", _size(image)):
-        raise RequestError(f"`size` is `{size}`; expected `auto` or `{_size(image)}`, which is what is drawn", param="size")
-    return image
+async def _item(door: Door, request: HttpRequest, asked: Looks, drawing: Drawing) -> Body:
+    file = await _file(asked, drawing)
+    omni = {"omni": {"seed": drawing.seed, "text": drawing.text}}
+    if asked.response_format == "url":
+        url = await media_url(door, request, file, f"image/{asked.format}", asked.format, "response_format")
+        return {"url": url, **omni}
+    return {"b64_json": _base64(file), **omni}
 
 
-def _size(image: PIL.Image.Image) -> str:
-    return f"{image.width}x{image.height}"
-
-
-async def _whole(asked: ImageRequest, drawings: list[Drawing]) -> Body:
-    data = [
-        {"b64_json": await _base64(asked, drawing), "omni": {"seed": drawing.seed, "text": drawing.text}}
-        for drawing in drawings
-    ]
-    usage = usage_body([drawing.usage for drawing in drawings])
-    return {"created": int(time.time()), "data": data, **_looks(asked, drawings[0]), "usage": usage}
-
-
-async def _events(asked: ImageRequest, drawings: AsyncGenerator[Sketch | Drawing, None]) -> AsyncGenerator[Body, None]:
+async def _events(asked: Looks, drawings: AsyncGenerator[Sketch | Drawing, None], name: str) -> AsyncGenerator[Body, None]:
     async with aclosing(drawings):
         async for drawing in drawings:
             body = {
-                "b64_json": await _base64(asked, drawing),
+                "b64_json": _base64(await _file(asked, drawing)),
                 "created_at": int(time.time()),
                 **_looks(asked, drawing),
             }
             if isinstance(drawing, Sketch):
-                yield {"type": "image_generation.partial_image", **body, "partial_image_index": drawing.number}
+                yield {"type": f"{name}.partial_image", **body, "partial_image_index": drawing.number}
             else:
                 extras = {"usage": usage_body([drawing.usage]), "omni": {"seed": drawing.seed, "text": drawing.text}}
-                yield {"type": "image_generation.completed", **body, **extras}
+                yield {"type": f"{name}.completed", **body, **extras}
 
 
-def _looks(asked: ImageRequest, drawing: Sketch | Drawing) -> Body:
+def _looks(asked: Looks, drawing: Sketch | Drawing) -> Body:
     """What the pictures are, not what was asked for: `quality` has no effect."""
-    format, size = asked.output_format or "png", _size(drawing.image)
-    return {"background": "opaque", "output_format": format, "quality": "auto", "size": size}
+    size = f"{drawing.image.width}x{drawing.image.height}"
+    return {"background": "opaque", "output_format": asked.format, "quality": "auto", "size": size}
 
 
-async def _base64(asked: ImageRequest, drawing: Sketch | Drawing) -> str:
-    compression = 100 if asked.output_compression is None else asked.output_compression
-    file = await asyncio.to_thread(picture_file, drawing.image, asked.output_format or "png", compression)
+async def _file(asked: Looks, drawing: Sketch | Drawing) -> bytes:
+    return await asyncio.to_thread(picture_file, drawing.image, asked.format, asked.compression)
+
+
+def _base64(file: bytes) -> str:
     return base64.b64encode(file).decode("ascii")
 
 
-def picture_file(image: PIL.Image.Image, format: str, quality: int) -> bytes:
-    """`quality` is OpenAI's `output_compression`: 100 loses least. Metadata are left out."""
-    file = io.BytesIO()
-    options: dict[str, Any] = {"compress_level": 1} if format == "png" else {"quality": quality}
-    image.save(file, format.upper(), **options)
-    return file.getvalue()
-
-
-def usage_body(usages: Sequence[Usage]) -> Body:
+def usage_body(usages: Sequence[Usage]) -> dict[str, Any]:
     asked = sum(usage.prompt_tokens for usage in usages)
     answered = sum(usage.completion_tokens for usage in usages)
     shown_tokens = sum(usage.prompt_image_tokens for usage in usages)

@@ -75,9 +75,11 @@ async def door(pipeline: ScriptedPipeline, settings: Settings | None = None) -> 
 
 
 @contextmanager
-def served(pipeline: ScriptedPipeline) -> Iterator[str]:
+def served(pipeline: ScriptedPipeline, settings: Settings | None = None) -> Iterator[str]:
     """The app behind a real server on loopback, in a thread; gives its URL."""
-    config = uvicorn.Config(create_app(pipeline, Settings()), port=0, log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        create_app(pipeline, settings or Settings()), port=0, log_level="warning", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()

@@ -10,6 +10,7 @@ import PIL.Image
 import pytest
 
 from omni_server.errors import ContextOverflow, DecodeFailed, EngineUnavailable, Overloaded
+from omni_server.rest.drawing import sized
 from omni_server.types import Failed, ImagePreview, ImageProgress, ImageReady, Modality, SpanClosed, SpanOpened
 from tests.doubles import Forever, ScriptedPipeline
 from tests.rest.scripts import done, door, picture, served, words
@@ -68,12 +69,12 @@ async def test_async_client_gets_several(base_url: str, pipeline: ScriptedPipeli
     """Catches several pictures that are all the same one, and a usage that counts one of them."""
     pipeline.requests.clear()
     async with openai.AsyncOpenAI(base_url=base_url, api_key="none", max_retries=0) as client:
-        answer = await client.images.generate(model=MODEL, prompt="여우", n=3, size="auto")
+        answer = await client.images.generate(model=MODEL, prompt="여우", n=10, size="auto")
     assert answer.data is not None and answer.usage is not None
-    assert len(answer.data) == 3
-    assert answer.usage.total_tokens == 300
-    assert len({request.decode.seed for request in pipeline.requests}) == 3
-    assert len({request.request_id for request in pipeline.requests}) == 3
+    assert len(answer.data) == 10
+    assert answer.usage.total_tokens == 1000
+    assert len({request.decode.seed for request in pipeline.requests}) == 10
+    assert len({request.request_id for request in pipeline.requests}) == 10
     assert {words_of(request) for request in pipeline.requests} == {"여우 그려줘"}
 
 
@@ -111,12 +112,12 @@ async def test_no_partial_images_without_a_stream() -> None:
     assert [request.decode.previews for request in pipeline.requests] == [0, 0]
 
 
-async def test_a_size_that_is_not_drawn_ends_at_the_first_preview() -> None:
-    """Catches a picture drawn to its end for a client that cannot use it; before the first event it is still a status."""
+async def test_previews_have_the_size_that_was_asked_for() -> None:
+    """Catches a preview of one size and a picture of another, which jumps on the client's screen."""
     async with door(worded(*sketched(*REPLY))) as client:
-        response = await client.post(URL, json={"prompt": "fox", "size": "9x9", "stream": True, "partial_images": 1})
-    assert response.status_code == 400
-    assert "expected `auto` or `8x6`" in response.json()["error"]["message"]
+        response = await client.post(URL, json={"prompt": "fox", "size": "32x32", "stream": True, "partial_images": 1})
+    assert {opened(event["b64_json"]).size for event in events_of(response)} == {(32, 32)}
+    assert {event["size"] for event in events_of(response)} == {"32x32"}
 
 
 def sketched(*script: Any) -> list[Any]:
@@ -162,13 +163,23 @@ async def test_no_picture_is_an_error(stream: bool, script: list[Any], status: i
     assert pipeline.running == 0
 
 
-async def test_sizes_are_the_decoders_own() -> None:
-    """Catches a size that is promised and not kept."""
+@pytest.mark.parametrize("size", [None, "auto", "1024x1024", "1536x1024", "24x16"])
+async def test_sizes(size: str | None) -> None:
+    """Catches a size that is promised and not kept, in the answer or in the file."""
     async with door(worded(*REPLY)) as client:
-        assert (await client.post(URL, json={"prompt": "fox", "size": "8x6"})).status_code == 200
-        response = await client.post(URL, json={"prompt": "fox", "size": "1024x1024"})
-    assert response.status_code == 400
-    assert response.json()["error"]["message"].startswith("`size` is `1024x1024`; expected `auto` or `8x6`")
+        body = (await client.post(URL, json={"prompt": "fox", "size": size})).json()
+    told = "8x6" if size in (None, "auto") else size
+    width, height = opened(body["data"][0]["b64_json"]).size
+    assert body["size"] == f"{width}x{height}" == told
+
+
+def test_a_picture_is_cut_and_not_stretched() -> None:
+    """Catches a circle that becomes an egg where the size that was asked for has another ratio."""
+    striped = PIL.Image.new("RGB", (60, 20), "red")
+    striped.paste("blue", (20, 0, 40, 20))
+    square = sized(striped, (40, 40))
+    assert {square.getpixel((x, 20)) for x in (2, 20, 37)} == {(0, 0, 255)}
+    assert sized(striped, None) is striped
 
 
 @pytest.mark.parametrize(
@@ -176,10 +187,12 @@ async def test_sizes_are_the_decoders_own() -> None:
     [
         ({"prompt": " "}, "prompt", "white space"),
         ({"prompt": None}, "prompt", "string"),
-        ({"n": 5}, "n", "less than or equal to 4"),
+        ({"n": 11}, "n", "less than or equal to 10"),
         ({"n": 0}, "n", "greater than or equal to 1"),
         ({"size": "big"}, "size", "auto"),
-        ({"response_format": "url"}, "response_format", "does not store"),
+        ({"size": "8x8"}, "size", "16 to 3840"),
+        ({"size": "1024x256"}, "size", "3 times"),
+        ({"response_format": "url", "stream": True}, "response_format", "`b64_json` with `stream`"),
         ({"output_format": "gif"}, "output_format", "'webp'"),
         ({"output_compression": 50}, "output_compression", "webp or jpeg"),
         ({"output_compression": 101, "output_format": "webp"}, "output_compression", "100"),
@@ -187,7 +200,8 @@ async def test_sizes_are_the_decoders_own() -> None:
         ({"partial_images": -1}, "partial_images", "greater than or equal to 0"),
         ({"background": "transparent"}, "background", "`opaque`"),
         ({"seed": -1}, "seed", "0"),
-        ({"frame_count": 3}, "frame_count", "not a field"),
+        ({"frame_count": 3}, "frame_count", "single pictures"),
+        ({"svg": {"model": "gpt-9"}}, "svg", "draws pixels"),
         ({"promt": "fox"}, "promt", "did you mean `prompt`?"),
         ({"model": "gpt-9"}, "model", "omni-scripted"),
     ],

@@ -153,7 +153,10 @@ async def test_wrong_fields_are_named(fields: dict[str, Any], param: str, expect
     ("request_", "expected"),
     [
         ({"json": {"model": MODEL}}, "`application/json`"),
-        ({"files": {"flie": ("a.wav", WAV)}, "data": {"model": MODEL}}, "`file` is missing"),
+        (
+            {"files": {"flie": ("a.wav", WAV)}, "data": {"model": MODEL}},
+            "`flie` is a file; the files of this",
+        ),
         ({"files": {"model": (None, MODEL), "file": (None, "text")}}, "`filename`"),
         ({"files": {"model": ("m", b"x"), "file": ("a.wav", WAV)}}, "Too many files"),
         ({"files": {"file": ("a.wav", WAV)}}, "`model` is missing"),
