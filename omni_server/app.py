@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from omni_server.access import Access, open_access
 from omni_server.backoff import Backoff
 from omni_server.checkpoint import Checkpoint
 from omni_server.config import Settings
@@ -19,6 +20,7 @@ from omni_server.errors import CheckpointError
 from omni_server.fetch import UrlFetcher
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
+from omni_server.metered import Metered
 from omni_server.pipeline import Pipeline
 from omni_server.placement import CPU, Placement, place
 from omni_server.profile import open_checkpoint
@@ -64,10 +66,11 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
 
 
 @asynccontextmanager
-async def open_rpc(pipeline: Pipeline, settings: Settings) -> AsyncIterator[RpcServer]:
-    """The gRPC door, answering unless the settings turn it off; it is drained on leaving."""
+async def open_rpc(pipeline: Pipeline, settings: Settings, access: Access | None = None) -> AsyncIterator[RpcServer]:
+    """The gRPC door, answering unless the settings turn it off; it is drained on leaving. `access` is shared with the other
+    doors; without it, this one has its own by the settings."""
     ears = SileroEars()
-    server = RpcServer(Door(pipeline, settings), ears)
+    server = RpcServer(Door(Metered(pipeline), settings, access or open_access(settings)), ears)
     if settings.rpc_port is not None:
         await server.start(settings.rpc_port)
     try:

@@ -14,9 +14,15 @@ from types import FrameType
 
 import omni_client.cli
 from omni_server import __version__
+from omni_server.access import is_loopback, open_access
 from omni_server.config import Settings, flag_of, read_settings, variable_of
 from omni_server.errors import OmniError
 from omni_server.logs import set_up
+
+OPEN_WARNING = (
+    "omni-server: WARNING: `{host}` is open to the network and has no --keys-file: whoever reaches it may use it. "
+    "`omni-server keys add NAME --keys-file FILE` makes a key"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(parsed)
     command = given.pop("command")
     try:
-        if command in ("convert", "inspect"):
+        if command in ("convert", "inspect", "keys"):
             from omni_server import offline
 
             return offline.run(command, given)
@@ -69,10 +75,13 @@ async def serve(settings: Settings) -> None:
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             await asyncio.gather(super().shutdown(sockets), rpc.drain())
 
+    access = open_access(settings)
+    if access.open and not is_loopback(settings.host):
+        print(OPEN_WARNING.format(host=settings.host), file=sys.stderr, flush=True)
     print(f"omni-server is loading {settings.checkpoint} ...", flush=True)
-    async with open_pipeline(settings) as pipeline, open_rpc(pipeline, settings) as rpc:
+    async with open_pipeline(settings) as pipeline, open_rpc(pipeline, settings, access) as rpc:
         config = uvicorn.Config(
-            create_app(pipeline, settings),
+            create_app(pipeline, settings, access),
             host=settings.host,
             port=settings.port,
             log_config=None,

@@ -76,6 +76,12 @@ class Settings:
     )
     tls_cert: Path | None = _setting(None, Path, "PEM file of the certificate chain; with it, REST and gRPC speak TLS only")
     tls_key: Path | None = _setting(None, Path, "PEM file of the certificate's private key")
+    keys_file: Path | None = _setting(
+        None, Path, "file of API keys, made by `omni-server keys add`; without it everyone may call"
+    )
+    allowed_origins: tuple[str, ...] = _setting(
+        (), read.origins, "web pages that may call, by origin, separated by commas; * for all; by default only the server's own"
+    )
     checkpoint: Path = _setting(EMBEDDED_CHECKPOINT, Path, "checkpoint folder with omni.json; the one inside by default")
     served_name: str | None = _setting(None, read.text, "model name that clients use; the checkpoint's own by default")
     device: str = _setting("auto", read.one_of("auto", "cpu", "cuda"), "where the models run: auto, cpu or cuda")

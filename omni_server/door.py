@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from omni_server.access import Access
 from omni_server.config import Settings, StorePolicy
 from omni_server.measures import Measures
 from omni_server.media_store import MediaStore
@@ -75,6 +76,7 @@ class Transcripts:
 class Door:
     pipeline: Responder
     settings: Settings
+    access: Access = field(default_factory=Access)
     transcripts: Transcripts = field(default_factory=Transcripts)
     media: MediaStore = field(default_factory=lambda: MediaStore(StorePolicy()))
     opened_at: int = field(default_factory=lambda: int(time.time()))

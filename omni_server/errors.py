@@ -9,6 +9,9 @@ OmniError                          500  INTERNAL             a fault of ours
 │   ├── MediaNotFound              404  NOT_FOUND            no such stored file or voice, or no longer
 │   ├── ModalityUnavailable        400  UNIMPLEMENTED        the checkpoint lacks this modality
 │   └── OutOfOrder                 400  FAILED_PRECONDITION  a message of a live call at the wrong time
+├── Unauthenticated                401  UNAUTHENTICATED      no API key, or one that is not known
+├── Forbidden                      403  PERMISSION_DENIED    this key, or this web page, may not do this
+├── QuotaExceeded                  429  RESOURCE_EXHAUSTED   a limit of this key is used up; may be retried
 ├── Overloaded                     503  RESOURCE_EXHAUSTED   the queue is full; may be retried
 ├── EngineUnavailable              503  UNAVAILABLE          the backbone is not there; may be retried
 ├── DecodeFailed                   500  INTERNAL             a vocoder or a picture could not be made
@@ -94,6 +97,34 @@ class OutOfOrder(RequestError):
 
     grpc_code = "FAILED_PRECONDITION"
     code = "out_of_order"
+
+
+class Unauthenticated(OmniError):
+    """The caller has shown no API key, or one that is not known."""
+
+    http_status = 401
+    grpc_code = "UNAUTHENTICATED"
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class Forbidden(OmniError):
+    """The caller is known, or a web page is, and may not do this."""
+
+    http_status = 403
+    grpc_code = "PERMISSION_DENIED"
+    type = "permission_error"
+    code = "forbidden"
+
+
+class QuotaExceeded(OmniError):
+    """A limit of this caller is used up; `retry_after` says when there is more."""
+
+    http_status = 429
+    grpc_code = "RESOURCE_EXHAUSTED"
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+    retry = True
 
 
 class Overloaded(OmniError):

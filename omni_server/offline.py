@@ -1,12 +1,17 @@
-"""`omni-server convert` and `omni-server inspect`: the commands that need no engine and serve nothing."""
+"""`omni-server convert`, `inspect` and `keys add`: the commands that need no engine and serve nothing."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from omni_server.errors import ConfigError
+from omni_server.keys import Limits, add_key
 
 
 def add_commands(commands: Any) -> None:
@@ -26,14 +31,33 @@ def add_commands(commands: Any) -> None:
     command.add_argument(
         "--sessions", type=int, default=16, help="replies at the same time, for the arithmetic; default %(default)s"
     )
+    does = "make an API key, print it once, and write its hash to the keys file; a running server takes it at once"
+    actions = commands.add_parser("keys", help="make API keys").add_subparsers(dest="action", required=True, metavar="ACTION")
+    command = actions.add_parser("add", help=does, description=does, allow_abbrev=False)
+    command.add_argument("name", metavar="NAME", help="whose key it is; keys of one name share its limits")
+    command.add_argument("--keys-file", metavar="FILE", type=Path, help="OMNI_KEYS_FILE by default")
+    for limit in fields(Limits):
+        read = int if limit.name == "concurrency" else float
+        does = f"limit of NAME: {limit.name.replace('_', ' ')}; none by default, 0 forbids"
+        command.add_argument("--" + limit.name.replace("_", "-"), metavar="NUMBER", type=read, help=does)
 
 
 def run(command: str, given: Mapping[str, Any]) -> int:
     if command == "convert":
         return _convert(given)
+    if command == "keys":
+        return _add_key(given)
     from omni_server.inspection import inspect
 
     print("\n".join(inspect(given["folder"], given["sessions"])))
+    return 0
+
+
+def _add_key(given: Mapping[str, Any]) -> int:
+    path = given["keys_file"] or os.environ.get("OMNI_KEYS_FILE")
+    if not path:
+        raise ConfigError("there is no keys file; expected --keys-file FILE or OMNI_KEYS_FILE", param="--keys-file")
+    print(add_key(Path(path), given["name"], Limits(**{limit.name: given[limit.name] for limit in fields(Limits)})))
     return 0
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,10 @@ def web_address(value: str) -> str:
     if scheme not in ("http", "https") or not rest:
         raise ValueError("a URL such as `https://omni.example`")
     return value.strip().rstrip("/")
+
+
+def origins(value: str) -> tuple[str, ...]:
+    names = tuple(origin.strip().lower() for origin in value.split(",") if origin.strip())
+    if any(origin != "*" and not re.fullmatch(r"https?://[a-z0-9.\-\[\]:]+", origin) for origin in names):
+        raise ValueError("origins such as https://chat.example or http://localhost:3000, separated by commas, or *")
+    return names

@@ -28,6 +28,7 @@ FLOORS = (
         "watch",
         "logs",
         "traces",
+        "keys",
     },
     {
         "fetch",
@@ -55,7 +56,10 @@ FLOORS = (
         "media_store",
         "live_audio",
         "segments",
+        "quotas",
+        "access",
         "door",
+        "metered",
         "instruction",
         "vad",
         "listening",

@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from omni_server import __version__
+from omni_server.access import Access, open_access
 from omni_server.config import Settings
 from omni_server.door import Door, Responder
 from omni_server.media_store import MediaStore
-from omni_server.rest import errors
+from omni_server.metered import Metered
+from omni_server.rest import access as access_gate, errors
 from omni_server.rest.chat import chat_router
 from omni_server.rest.health import health_router
 from omni_server.rest.images import images_router
@@ -24,8 +26,10 @@ from omni_server.rest.transcriptions import transcriptions_router
 __all__ = ["create_app"]
 
 
-def create_app(pipeline: Responder, settings: Settings) -> FastAPI:
-    door = Door(pipeline, settings, media=MediaStore(settings.store_policy))
+def create_app(pipeline: Responder, settings: Settings, access: Access | None = None) -> FastAPI:
+    """`access` is shared with the other doors; without it, this one has its own by the settings."""
+    media = MediaStore(settings.store_policy)
+    door = Door(Metered(pipeline), settings, access or open_access(settings), media=media)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -33,6 +37,7 @@ def create_app(pipeline: Responder, settings: Settings) -> FastAPI:
         await door.media.close()
 
     app = FastAPI(title="omni-server", version=__version__, lifespan=lifespan)
+    access_gate.install(app, door.access, settings.allowed_origins)
     errors.install(app)
     app.include_router(chat_router(door))
     app.include_router(speech_router(door))

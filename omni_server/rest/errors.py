@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omni_server.call import Call, under
-from omni_server.errors import OmniError
+from omni_server.errors import OmniError, Unauthenticated
 from omni_server.wording import shown
 
 logger = logging.getLogger(__name__)
@@ -65,6 +65,8 @@ def error_response(error: OmniError) -> JSONResponse:
     headers = {"x-should-retry": "true" if error.retry else "false"}
     if error.retry:
         headers["retry-after"] = str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))
+    if isinstance(error, Unauthenticated):
+        headers["www-authenticate"] = "Bearer"
     return JSONResponse(error_body(error), status_code=error.http_status, headers=headers)
 
 

@@ -15,6 +15,7 @@ from omni.v1 import omni_service_pb2, omni_service_pb2_grpc
 from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.errors import ConfigError
+from omni_server.rpc.access import AccessInterceptor
 from omni_server.rpc.riva import RivaRecognition, RivaSynthesis
 from omni_server.rpc.service import OmniService
 from omni_server.vad import Ears
@@ -31,7 +32,7 @@ class RpcServer:
 
     def __init__(self, door: Door, ears: Ears) -> None:
         self._door = door
-        self._server = grpc.aio.server(options=options_of(door.settings))
+        self._server = grpc.aio.server(options=options_of(door.settings), interceptors=[AccessInterceptor(door.access)])
         self._health = health.aio.HealthServicer()
         self._watch: asyncio.Task[None] | None = None
         self.port: int | None = None
