@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import omni_client.cli
 from omni_server import __version__
@@ -18,6 +19,9 @@ from omni_server.access import is_loopback, open_access
 from omni_server.config import Settings, flag_of, read_settings, variable_of
 from omni_server.errors import OmniError
 from omni_server.logs import set_up
+
+if TYPE_CHECKING:
+    import uvicorn
 
 OPEN_WARNING = (
     "omni-server: WARNING: `{host}` is open to the network and has no --keys-file: whoever reaches it may use it. "
@@ -80,22 +84,29 @@ async def serve(settings: Settings) -> None:
         print(OPEN_WARNING.format(host=settings.host), file=sys.stderr, flush=True)
     print(f"omni-server is loading {settings.checkpoint} ...", flush=True)
     async with open_pipeline(settings) as pipeline, open_rpc(pipeline, settings, access) as rpc:
-        config = uvicorn.Config(
-            create_app(pipeline, settings, access),
-            host=settings.host,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=settings.shutdown_seconds,
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-        )
+        config = rest_config(create_app(pipeline, settings, access), settings)
         try:
             await Server(config).serve()
         except KeyboardInterrupt:
             pass  # uvicorn has shut down and repeats the signal; the pipeline still has to close
         except SystemExit as failed:
             raise OmniError(f"cannot listen on {settings.host}:{settings.port}") from failed
+
+
+def rest_config(app: Any, settings: Settings) -> uvicorn.Config:
+    """How the REST door listens: where, and behind which certificate."""
+    import uvicorn
+
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=settings.shutdown_seconds,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
 
 
 def _stop_like_interrupt() -> None:

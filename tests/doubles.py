@@ -221,3 +221,13 @@ class MortalBackbone:
     async def close(self) -> None:
         self.closed = True
         self._dead.set()
+
+
+class HandClock:
+    """A clock that goes on only when a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now

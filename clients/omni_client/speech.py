@@ -66,8 +66,10 @@ HTTP_STATUS = {
     "ALREADY_EXISTS": 409,
     "ABORTED": 409,
     "RESOURCE_EXHAUSTED": 503,
+    "UNAVAILABLE": 503,
     "UNIMPLEMENTED": 501,
 }
+BY_REASON = {("RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"): 429}  # a limit of the caller; else one of the server
 
 
 def config_request(wishes: CallWishes, model: str | None) -> converse_pb2.ConverseRequest:
@@ -273,7 +275,7 @@ def call_error(
         return APIConnectionError(f"no server answers at {target}: {message}", request_id=request_id)
     if code == "DEADLINE_EXCEEDED":
         return APITimeoutError(f"{target} did not answer in time", request_id=request_id)
-    status = 400 if code == "UNIMPLEMENTED" and reason else HTTP_STATUS.get(code, 503 if code == "UNAVAILABLE" else 500)
+    status = BY_REASON.get((code, reason or "")) or (400 if code == "UNIMPLEMENTED" and reason else HTTP_STATUS.get(code, 500))
     return status_class(status)(
         message or code, status_code=status, request_id=request_id, code=reason and reason.lower(), param=field, type=code
     )

@@ -11,7 +11,7 @@ import grpc
 
 from omni_server.access import Access, bearer
 from omni_server.errors import OmniError
-from omni_server.rpc.calls import code_of, status_of
+from omni_server.rpc.calls import code_of, request_id_of, status_of
 
 # A probe brings no key, and what the methods are is no secret: `--grpc-reflection false` keeps it quiet all the same.
 OPEN_SERVICES = ("/grpc.health.", "/grpc.reflection.")
@@ -40,7 +40,8 @@ def refusal(error: OmniError) -> grpc.RpcMethodHandler:
     """Answers whatever was called; as a stream, so that no message has to come first."""
 
     async def refuse(requests: Any, context: Any) -> None:
+        named = ("x-request-id", request_id_of(context))
         details = ("grpc-status-details-bin", status_of(error).SerializeToString())
-        await context.abort(code_of(error), error.message, (details,))
+        await context.abort(code_of(error), error.message, (named, details))
 
     return grpc.stream_stream_rpc_method_handler(refuse)

@@ -8,13 +8,17 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 
 import httpx
 import numpy as np
 import PIL.Image
 import uvicorn
+from starlette.types import ASGIApp
 
+from omni_server.access import Access
 from omni_server.audio_format import encode
+from omni_server.cli import rest_config
 from omni_server.config import Settings
 from omni_server.rest import create_app
 from omni_server.types import (
@@ -67,27 +71,27 @@ def wav_base64(seconds: float = 0.5) -> str:
 
 
 @asynccontextmanager
-async def door(pipeline: ScriptedPipeline, settings: Settings | None = None) -> AsyncIterator[httpx.AsyncClient]:
+async def door(
+    pipeline: ScriptedPipeline, settings: Settings | None = None, access: Access | None = None
+) -> AsyncIterator[httpx.AsyncClient]:
     """The app in this process, no socket between."""
-    transport = httpx.ASGITransport(create_app(pipeline, settings or Settings()), raise_app_exceptions=False)
+    transport = httpx.ASGITransport(create_app(pipeline, settings or Settings(), access), raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://door") as client:
         yield client
 
 
 @contextmanager
-def served(pipeline: ScriptedPipeline, settings: Settings | None = None) -> Iterator[str]:
+def served(pipeline: ScriptedPipeline, settings: Settings | None = None, app: ASGIApp | None = None) -> Iterator[str]:
     """The app behind a real server on loopback, in a thread; gives its URL."""
-    config = uvicorn.Config(
-        create_app(pipeline, settings or Settings()), port=0, log_level="warning", timeout_graceful_shutdown=1
-    )
-    server = uvicorn.Server(config)
+    settings = replace(settings or Settings(), port=0, shutdown_seconds=1)
+    server = uvicorn.Server(rest_config(app or create_app(pipeline, settings), settings))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         deadline = time.monotonic() + 20
         while not server.started and time.monotonic() < deadline:
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        yield f"{'https' if settings.tls_cert else 'http'}://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
