@@ -31,9 +31,9 @@ LONG: dict[str, Any] = {
 async def start() -> tuple[asyncio.subprocess.Process, str, float]:
     """The server, its address, and the seconds until it said that it is ready."""
     began = time.perf_counter()
-    server = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "omni_server", "serve", "--port", "0", stdout=asyncio.subprocess.PIPE
-    )
+    command = (sys.executable, "-m", "omni_server", "serve", "--port", "0")
+    pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    server = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=null)
     assert server.stdout is not None
     async for line in server.stdout:
         if b"is ready on" in line:

@@ -164,8 +164,9 @@ async def pipelined_over_serial(pipeline: Pipeline) -> None:
                             codes += more
                         case _:
                             pass
-        voice = pipeline._decoders[Modality.AUDIO].open(asked.decode)
-        await pipeline._lanes[Modality.AUDIO].run(lambda voice=voice, codes=codes: [*voice.feed(codes), *voice.finish()])
+        maker = pipeline._makers[Modality.AUDIO]
+        voice = await maker.open(asked.decode)
+        await maker.breaker.run(lambda voice=voice, codes=codes: [*voice.feed(codes), *voice.finish()])
         serial.append(time.perf_counter() - start)
         start = time.perf_counter()
         async with pipeline.respond(replace(asked, request_id=f"pipelined-{number}")) as events:

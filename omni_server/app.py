@@ -18,6 +18,7 @@ from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.errors import CheckpointError
 from omni_server.fetch import UrlFetcher
+from omni_server.maker import Maker
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
 from omni_server.metered import Metered
@@ -41,7 +42,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     checkpoint = await asyncio.to_thread(_checkpoint, settings)
     watch = _watch(settings, settings.served_name or checkpoint.name)
     placement = place(_gpus(settings), settings.tensor_parallel_size, settings.encoder_device, settings.decoder_device)
-    senses, decoders = await asyncio.to_thread(_load_components, checkpoint, settings, placement)
+    senses, makers = await asyncio.to_thread(_load_components, checkpoint, settings, placement)
     codec = TextCodec(checkpoint.folders["backbone"] / "tokenizer.json")
 
     from omni_server.backbone import VllmBackbone
@@ -55,7 +56,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         prompter=Prompter(checkpoint, codec),
         backbone=backbone,
         codec=codec,
-        decoders=decoders,
+        makers=makers,
         end_of_turn=_end_of_turn(checkpoint.folders["backbone"]),
         watch=watch,
     )
@@ -103,11 +104,15 @@ def _gpus(settings: Settings) -> int:
 
 def _load_components(
     checkpoint: Checkpoint, settings: Settings, placement: Placement
-) -> tuple[dict[Modality, Sense], dict[Modality, Any]]:
+) -> tuple[dict[Modality, Sense], dict[Modality, Maker]]:
     """Every encoder, codebook and decoder of the checkpoint, each checked against the facts in omni.json."""
     import torch
 
     torch.set_num_threads(settings.model_threads)
+    return _load_senses(checkpoint, settings, placement), _load_makers(checkpoint, settings, placement)
+
+
+def _load_senses(checkpoint: Checkpoint, settings: Settings, placement: Placement) -> dict[Modality, Sense]:
     folders = checkpoint.folders
     config = json.loads((folders["backbone"] / "config.json").read_text(encoding="utf-8"))
     hidden = int((config.get("text_config") or config)["hidden_size"])
@@ -115,51 +120,60 @@ def _load_components(
     where = placement.encoders
     eye: Any = None
     ear: Any = None
-    decoders: dict[Modality, Any] = {}
     if "image_encoder" in folders:
         from omni_server.encoders.vision import ImageCodebook, ImageEncoder
 
         beside = folders["image_encoder"] == folders["backbone"]
         codebook = None if beside else _load(ImageCodebook.from_pretrained, folders["image_codebook"], where)
         eye = _load(ImageEncoder.from_backbone if beside else ImageEncoder.from_pretrained, folders["image_encoder"], where)
-        senses[Modality.IMAGE] = _sense(checkpoint, Modality.IMAGE, eye, codebook, hidden)
+        senses[Modality.IMAGE] = _sense(checkpoint, Modality.IMAGE, eye, codebook, hidden, settings.stage_seconds)
     if "audio_encoder" in folders:
         from omni_server.encoders.audio import AudioCodebook, AudioEncoder
 
         codebook = _load(AudioCodebook.from_pretrained, folders["audio_codebook"], where)
         ear = _load(AudioEncoder.from_pretrained, folders["audio_encoder"], where)
-        senses[Modality.AUDIO] = _sense(checkpoint, Modality.AUDIO, ear, codebook, hidden)
+        senses[Modality.AUDIO] = _sense(checkpoint, Modality.AUDIO, ear, codebook, hidden, settings.stage_seconds)
     if Modality.VIDEO in checkpoint.modalities_in:
         compressor = None
         if "sound_compressor" in folders:
             from omni_server.encoders.mambamia import SoundCompressor
 
             compressor = _load(SoundCompressor.from_pretrained, folders["sound_compressor"], where)
-        senses[Modality.VIDEO] = VideoSense(eye, ear, compressor)
-    if "image_decoder" in folders:
-        from decoders.image.image import ImageDecoder
+        senses[Modality.VIDEO] = VideoSense(eye, ear, compressor, seconds=settings.stage_seconds)
+    return senses
 
-        drawer: Any = _load(
-            ImageDecoder.from_pretrained,
-            folders["image_decoder"],
-            precision=settings.picture_precision,
-            slots=settings.picture_slots,
-        )
-        if placement.decoders != CPU:
-            drawer.pipeline.to(placement.decoders)
-        decoders[Modality.IMAGE] = drawer
-    if "audio_decoder" in folders:
-        from decoders.audio.audio import AudioDecoder
 
-        wished = {"precision": settings.voice_precision, "look_ahead": settings.voice_look_ahead}
-        decoder: Any = _load(AudioDecoder.from_pretrained, folders["audio_decoder"], **wished)
-        _expect("audio_decoder: sample_rate", decoder.sample_rate, checkpoint.sample_rate)
-        if "voice_cloner" in folders:
-            from decoders.audio.voices import Voices
+def _load_makers(checkpoint: Checkpoint, settings: Settings, placement: Placement) -> dict[Modality, Maker]:
+    loads: dict[Modality, Callable[[], Any]] = {}
+    if "image_decoder" in checkpoint.folders:
+        loads[Modality.IMAGE] = partial(_load_drawer, checkpoint, settings, placement)
+    if "audio_decoder" in checkpoint.folders:
+        loads[Modality.AUDIO] = partial(_load_vocoder, checkpoint, settings)
+    codes = checkpoint.image.rows * checkpoint.image.columns if checkpoint.image is not None else 0
+    return {modality: Maker(modality, load(), codes, load, settings.stage_seconds) for modality, load in loads.items()}
 
-            decoder = Voices(decoder, _load(AudioDecoder.from_pretrained, folders["voice_cloner"]))
-        decoders[Modality.AUDIO] = decoder
-    return senses, decoders
+
+def _load_drawer(checkpoint: Checkpoint, settings: Settings, placement: Placement) -> Any:
+    from decoders.image.image import ImageDecoder
+
+    wished: dict[str, Any] = {"precision": settings.picture_precision, "slots": settings.picture_slots}
+    drawer: Any = _load(ImageDecoder.from_pretrained, checkpoint.folders["image_decoder"], **wished)
+    if placement.decoders != CPU:
+        drawer.pipeline.to(placement.decoders)
+    return drawer
+
+
+def _load_vocoder(checkpoint: Checkpoint, settings: Settings) -> Any:
+    from decoders.audio.audio import AudioDecoder
+
+    wished = {"precision": settings.voice_precision, "look_ahead": settings.voice_look_ahead}
+    decoder: Any = _load(AudioDecoder.from_pretrained, checkpoint.folders["audio_decoder"], **wished)
+    _expect("audio_decoder: sample_rate", decoder.sample_rate, checkpoint.sample_rate)
+    if "voice_cloner" in checkpoint.folders:
+        from decoders.audio.voices import Voices
+
+        decoder = Voices(decoder, _load(AudioDecoder.from_pretrained, checkpoint.folders["voice_cloner"]))
+    return decoder
 
 
 def _load(load: Callable[..., Any], folder: Path, device: str = CPU, **options: Any) -> Any:
@@ -171,15 +185,15 @@ def _load(load: Callable[..., Any], folder: Path, device: str = CPU, **options: 
         raise CheckpointError(f"component `{folder.name}` cannot be loaded: {error}") from error
 
 
-def _sense(checkpoint: Checkpoint, modality: Modality, encoder: Any, codebook: Any, hidden: int) -> Sense:
+def _sense(checkpoint: Checkpoint, modality: Modality, encoder: Any, codebook: Any, hidden: int, seconds: float) -> Sense:
     _expect(f"{modality}_encoder: hidden size", encoder.hidden_size, hidden)
     band = checkpoint.bands.get(modality)
     if codebook is None:
-        return Sense(modality, encoder, None)
+        return Sense(modality, encoder, None, seconds=seconds)
     _expect(f"{modality}_codebook: size", codebook.size, band.size if band else 0)
     if modality is Modality.IMAGE and checkpoint.image is not None:
         _expect("image_codebook: grid", tuple(codebook.grid), (checkpoint.image.rows, checkpoint.image.columns))
-    return Sense(modality, encoder, codebook)
+    return Sense(modality, encoder, codebook, seconds=seconds)
 
 
 def _expect(what: str, found: object, expected: object) -> None:

@@ -125,6 +125,9 @@ class Settings:
     engine_backoff_seconds: float = _setting(
         60.0, read.seconds, "longest pause between two tries to start an engine that has died"
     )
+    stage_seconds: float = _setting(
+        120.0, read.seconds, "time for one call of an encoder or a decoder, after which its model counts as hung"
+    )
     shutdown_seconds: int = _setting(30, read.whole(0, 3600), "time that running replies get when the server stops")
     log_format: str = _setting("text", read.one_of("text", "json"), "log lines: text, or one JSON object each")
     log_level: str = _setting("info", read.one_of("debug", "info", "warning", "error"), "least weight of a line that is logged")

@@ -14,6 +14,8 @@ OmniError                          500  INTERNAL             a fault of ours
 ├── QuotaExceeded                  429  RESOURCE_EXHAUSTED   a limit of this key is used up; may be retried
 ├── Overloaded                     503  RESOURCE_EXHAUSTED   the queue is full; may be retried
 ├── EngineUnavailable              503  UNAVAILABLE          the backbone is not there; may be retried
+├── ModalityDown                   503  UNAVAILABLE          a model that reads or makes media is down; may be retried
+├── EncodeFailed                   500  INTERNAL             a picture or a recording could not be encoded
 ├── DecodeFailed                   500  INTERNAL             a vocoder or a picture could not be made
 ├── ConfigError                    start-up only             a bad setting
 └── CheckpointError                start-up only             a checkpoint that must not be served
@@ -143,6 +145,21 @@ class EngineUnavailable(OmniError):
     grpc_code = "UNAVAILABLE"
     code = "engine_unavailable"
     retry = True
+
+
+class ModalityDown(OmniError):
+    """The model that reads or makes one modality has failed, and is probed until it works."""
+
+    http_status = 503
+    grpc_code = "UNAVAILABLE"
+    code = "modality_down"
+    retry = True
+
+
+class EncodeFailed(OmniError):
+    """A picture, a recording or a video that was read well could not be encoded."""
+
+    code = "encode_failed"
 
 
 class DecodeFailed(OmniError):

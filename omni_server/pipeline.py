@@ -9,8 +9,9 @@ from typing import Any
 
 from omni_server.checkpoint import Checkpoint
 from omni_server.errors import ModalityUnavailable, OmniError, RequestError
-from omni_server.interfaces import Backbone, Decoder
+from omni_server.interfaces import Backbone
 from omni_server.lanes import Lane
+from omni_server.maker import Maker
 from omni_server.media import MediaLoader
 from omni_server.prompt import Prompter
 from omni_server.reply import Reply
@@ -38,6 +39,8 @@ from omni_server.types import (
 )
 from omni_server.watch import Watch
 
+LEAVE_SECONDS = 5.0  # that a lane gets to come out of its model before the process ends around it
+
 
 class Pipeline:
     """One checkpoint, ready to answer. Everything it needs is handed to it by app.py."""
@@ -50,7 +53,7 @@ class Pipeline:
         prompter: Prompter,
         backbone: Backbone,
         codec: TextCodec,
-        decoders: dict[Modality, Decoder[Any]],
+        makers: dict[Modality, Maker],
         end_of_turn: Sequence[int],
         watch: Watch | None = None,
     ) -> None:
@@ -60,13 +63,14 @@ class Pipeline:
         self._senses = senses
         self._prompter = prompter
         self._codec = codec
-        self._decoders = decoders
+        self._makers = makers
         self._end_of_turn = tuple(end_of_turn)
         self._watch = watch or Watch()
         self.measures = self._watch.measures
         self.measures.watch_encoders(lambda: {str(m): (sense.asked, sense.encoded) for m, sense in senses.items()})
         self._load_lane = Lane("load", workers=2)
-        self._lanes = {m: Lane(f"decode-{m}", workers=getattr(d, "spans_at_once", 1)) for m, d in decoders.items()}
+        self._breakers = [(m, sense.breaker) for m, sense in senses.items()]
+        self._breakers += [(m, maker.breaker) for m, maker in makers.items()]
 
     @asynccontextmanager
     async def respond(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
@@ -88,7 +92,7 @@ class Pipeline:
             # 7 decode
             rate = self.checkpoint.sample_rate
             dialect = self.checkpoint.dialect
-            reply = Reply(request, prompt, self._codec, self._decoders, self._lanes, rate, dialect, heard, timeline)
+            reply = Reply(request, prompt, self._codec, self._makers, rate, dialect, heard, timeline)
             async with reply.run(tokens, router):
                 yield watched.events(reply.events())
 
@@ -106,7 +110,7 @@ class Pipeline:
                 pass
 
     async def ready(self) -> dict[str, bool]:
-        """Whether each modality can be served now."""
+        """Whether each modality can be served now, in every way that the checkpoint knows: read and made."""
         try:
             await self.backbone.check()
         except OmniError:
@@ -114,12 +118,16 @@ class Pipeline:
         else:
             alive = True
         modalities = self.checkpoint.modalities_in | self.checkpoint.modalities_out
-        return {str(modality): alive for modality in sorted(modalities)}
+        down = {modality for modality, breaker in self._breakers if not breaker.up}
+        return {str(modality): alive and modality not in down for modality in sorted(modalities)}
 
     async def close(self) -> None:
         await self.backbone.close()
-        for lane in (self._load_lane, *self._lanes.values(), *(sense.lane for sense in self._senses.values())):
-            lane.close()
+        for _, breaker in self._breakers:
+            breaker.close()
+        self._load_lane.close()
+        for lane in (self._load_lane, *(breaker.lane for _, breaker in self._breakers)):
+            await asyncio.to_thread(lane.join, LEAVE_SECONDS)
         self._watch.close()
 
     def check(self, request: Request) -> None:

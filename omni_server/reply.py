@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, assert_never
@@ -16,8 +16,8 @@ from typing import Any, assert_never
 from omni_server.aside import Aside
 from omni_server.dialect import Dialect
 from omni_server.errors import DecodeFailed, OmniError
-from omni_server.interfaces import Decoder, PictureStep, Stepwise
-from omni_server.lanes import Lane
+from omni_server.interfaces import PictureStep, Stepwise
+from omni_server.maker import Maker
 from omni_server.router import Router
 from omni_server.text import TextCodec
 from omni_server.timeline import Timeline
@@ -56,8 +56,7 @@ class Reply:
         request: Request,
         prompt: Prompt,
         codec: TextCodec,
-        decoders: Mapping[Modality, Decoder[Any]],
-        lanes: Mapping[Modality, Lane],
+        makers: Mapping[Modality, Maker],
         sample_rate: int,
         dialect: Dialect,
         heard: Speech | None,
@@ -70,8 +69,7 @@ class Reply:
         self._prompt = prompt
         self._text = codec.open(request.sampling.stop)
         self._codec = codec
-        self._decoders = decoders
-        self._lanes = lanes
+        self._makers = makers
         self._timeline = timeline
         self._events: asyncio.Queue[Event] = asyncio.Queue(_QUEUE)
         self._spans: dict[int, asyncio.Queue[Codes | Closed]] = {}
@@ -193,29 +191,30 @@ class Reply:
 
     async def _decode_span(self, index: int, modality: Modality, options: DecodeOptions) -> None:
         queue = self._spans[index]
-        decoding = await self._work(modality, self._decoders[modality].open, options)
+        maker = self._makers[modality]
+        decoding = await self._work(modality, maker.open, options)
         while True:
             codes, closed = await _all_waiting(queue)
             if codes:
-                await self._put_media(index, modality, await self._work(modality, decoding.feed, codes))
+                await self._put_media(index, modality, await self._work(modality, maker.made, decoding.feed, codes))
             if closed is not None:
                 break
         if modality is Modality.IMAGE and not closed.complete:
             raise DecodeFailed("the picture was cut off by the limit on completion tokens")
         if not isinstance(decoding, Stepwise):
-            await self._put_media(index, modality, await self._work(modality, decoding.finish))
+            await self._put_media(index, modality, await self._work(modality, maker.made, decoding.finish))
             return
         # One call steps all that are drawn on this lane, so whoever waits for news drives the others too; between two calls
         # newcomers join.
         try:
-            while (outputs := await self._work(modality, decoding.advance)) is not None:
+            while (outputs := await self._work(modality, maker.made, decoding.advance)) is not None:
                 await self._put_media(index, modality, outputs)
         finally:
             decoding.close()
 
-    async def _work(self, modality: Modality, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def _work(self, modality: Modality, work: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
         with self._timeline.stage(f"decode_{modality}"):
-            return await self._lanes[modality].run(function, *arguments)
+            return await work(*arguments)
 
     async def _put_media(self, index: int, modality: Modality, outputs: Any) -> None:
         for output in outputs:

@@ -10,10 +10,14 @@ from collections import OrderedDict
 from typing import Any, Protocol
 
 import numpy as np
+import PIL.Image
 import torch
 
+from omni_server.breaker import STAGE_SECONDS, Breaker
+from omni_server.errors import EncodeFailed, OmniError
 from omni_server.interfaces import Codebook, Encoder
 from omni_server.lanes import Lane
+from omni_server.media import SAMPLE_RATE
 from omni_server.types import Encoding, Modality, Picture, Speech, Video
 
 Media = Picture | Speech | Video
@@ -22,8 +26,16 @@ Media = Picture | Speech | Video
 class Sense:
     """Turns a Picture or a Speech into an Encoding. `capacity` is how many encodings are remembered."""
 
-    def __init__(self, modality: Modality, encoder: Encoder[Any], codebook: Codebook[Any] | None, capacity: int = 256) -> None:
-        self.lane = Lane(f"encode-{modality}")
+    def __init__(
+        self,
+        modality: Modality,
+        encoder: Encoder[Any],
+        codebook: Codebook[Any] | None,
+        capacity: int = 256,
+        seconds: float = STAGE_SECONDS,
+    ) -> None:
+        """`seconds`: the limit of one call of the models."""
+        self.breaker = Breaker(f"reading `{modality}`", Lane(f"encode-{modality}", seconds=seconds), self._probe)
         self.asked = 0
         self.encoded = 0  # how often the models really ran
         self._modality = modality
@@ -35,13 +47,18 @@ class Sense:
     async def encode(self, media: Media) -> Encoding:
         self.asked += 1
         # The look-up runs in the lane too, so two requests with one new picture cannot both miss.
-        return await self.lane.run(self._remembered, media)
+        try:
+            return await self.breaker.run(self._remembered, media)
+        except OmniError:
+            raise
+        except Exception as fault:
+            raise EncodeFailed(f"the {self._modality} could not be encoded: {fault}") from fault
 
     def _remembered(self, media: Media) -> Encoding:
         known = self._memory.get(media.digest)
         if known is None:
             self.encoded += 1
-            known = self._memory[media.digest] = self._encode(media)
+            known = self._memory[media.digest] = self._checked(self._encode(media))
             if len(self._memory) > self._capacity:
                 self._memory.popitem(last=False)
         self._memory.move_to_end(media.digest)
@@ -59,6 +76,24 @@ class Sense:
         embeddings = self._encoder.encode(plain)  # [n, hidden]
         codes = self._codebook.encode(plain) if self._codebook is not None else ()
         return Encoding(self._modality, media.digest, embeddings, tuple(codes), aspect, seconds)
+
+    def _checked(self, encoding: Encoding) -> Encoding:
+        """What is remembered is given to every later request, so it is looked at once."""
+        embeddings, size = encoding.embeddings, self._codebook.size if self._codebook is not None else 0
+        if embeddings.ndim != 2 or not len(embeddings) or not torch.isfinite(embeddings).all():
+            raise ValueError(f"the encoder made embeddings of shape `{tuple(embeddings.shape)}` or not of numbers")
+        if encoding.codes and not 0 <= min(encoding.codes) <= max(encoding.codes) < size:
+            raise ValueError(f"the codebook made codes that are not all in 0 to `{size - 1}`")
+        return encoding
+
+    def _probe(self, hung: bool) -> None:
+        self._checked(self._encode(self._known()))
+
+    def _known(self) -> Media:
+        """What the models must be able to encode."""
+        if self._modality is Modality.IMAGE:
+            return Picture(PIL.Image.new("RGB", (64, 64)), "probe")
+        return Speech(np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE, "probe")
 
 
 class FrameEncoder(Protocol):
@@ -78,12 +113,20 @@ class VideoSense(Sense):
     """Frames by the picture's encoder; the sound, where there are ears and a compressor for it, beside them."""
 
     def __init__(
-        self, frames: FrameEncoder, ears: Encoder[Any] | None, compressor: Compressor | None, capacity: int = 16
+        self,
+        frames: FrameEncoder,
+        ears: Encoder[Any] | None,
+        compressor: Compressor | None,
+        capacity: int = 16,
+        seconds: float = STAGE_SECONDS,
     ) -> None:
-        super().__init__(Modality.VIDEO, _Blind(), None, capacity)
+        super().__init__(Modality.VIDEO, _Blind(), None, capacity, seconds)
         self.pace, self.most_frames = frames.pace, frames.most_frames
         self.hears = ears is not None and compressor is not None
         self._frames, self._ears, self._compressor = frames, ears, compressor
+
+    def _known(self) -> Media:
+        return Video(np.zeros((2, 64, 64, 3), np.uint8), self.pace, "probe")
 
     def _encode(self, media: Media) -> Encoding:
         if not isinstance(media, Video):

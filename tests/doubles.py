@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
+import PIL.Image
 
 from omni_server.errors import EngineUnavailable, OmniError
 from omni_server.lanes import Lane
@@ -231,3 +232,31 @@ class HandClock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class FaultyDecoder:
+    """A Decoder of real media whose faults can be switched: `error` is raised, `hold` keeps every call, `output` is given in
+    place of what it should have made."""
+
+    def __init__(self, modality: Modality) -> None:
+        self.modality = modality
+        self.error: Exception | None = None
+        self.hold: threading.Event | None = None
+        self.output: list[object] | None = None
+
+    def open(self, options: DecodeOptions) -> FaultyDecoder:
+        return self
+
+    def feed(self, item: Sequence[int]) -> list[object]:
+        return self._faulty([np.zeros(10 * len(item), np.float32)] if self.modality is Modality.AUDIO else [])
+
+    def finish(self) -> list[object]:
+        voice = self.modality is Modality.AUDIO
+        return self._faulty([np.zeros(10, np.float32)] if voice else [PIL.Image.new("RGB", (8, 8))])
+
+    def _faulty(self, made: list[object]) -> list[object]:
+        if self.hold is not None:
+            self.hold.wait(20)
+        if self.error is not None:
+            raise self.error
+        return made if self.output is None else self.output

@@ -16,6 +16,7 @@ from omni_server.checkpoint import Checkpoint, read_checkpoint
 from omni_server.config import Settings
 from omni_server.errors import DecodeFailed, EngineUnavailable, ModalityUnavailable, OmniError, RequestError
 from omni_server.fetch import UrlFetcher
+from omni_server.maker import Maker
 from omni_server.media import MediaLoader
 from omni_server.pipeline import Pipeline
 from omni_server.prompt import Prompter
@@ -79,9 +80,9 @@ def build(checkpoint: Checkpoint, backbone: ScriptedBackbone, **decoders: Any) -
         prompter=Prompter(checkpoint, codec),
         backbone=backbone,
         codec=codec,
-        decoders={
-            Modality.AUDIO: decoders.get("audio") or ScriptedDecoder(),
-            Modality.IMAGE: decoders.get("image") or ScriptedDecoder(),
+        makers={
+            modality: Maker(modality, decoders.get(str(modality)) or ScriptedDecoder(), 6)
+            for modality in (Modality.AUDIO, Modality.IMAGE)
         },
         end_of_turn=[END],
     )

@@ -138,7 +138,7 @@ def scripted(server: RealServer, text: str) -> Pipeline:
     ids = real._codec.encode_template(text)
     return Pipeline(
         real.checkpoint, real._loader, real._senses, real._prompter,
-        ScriptedBackbone(*([token] for token in ids)), real._codec, real._decoders, real._end_of_turn,
+        ScriptedBackbone(*([token] for token in ids)), real._codec, real._makers, real._end_of_turn,
     )  # fmt: skip
 
 

@@ -1,0 +1,97 @@
+"""lanes.py: what is run where, in which order, and what becomes of a call that never comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextvars import ContextVar
+
+import pytest
+
+from omni_server.lanes import Lane, Stalled
+
+ASKED: ContextVar[str] = ContextVar("ASKED", default="")
+
+
+async def test_calls_run_in_order_off_the_loop_with_their_context() -> None:
+    """Would catch a model on the event loop, units of one voice in the wrong order, or a log line without its request."""
+    lane, seen = Lane("test"), []
+    ASKED.set("mine")
+
+    def call(number: int) -> int:
+        seen.append((number, ASKED.get(), threading.current_thread() is threading.main_thread()))
+        return number
+
+    assert await asyncio.gather(*(lane.run(call, number) for number in range(5))) == list(range(5))
+    assert seen == [(number, "mine", False) for number in range(5)]
+    lane.close()
+
+
+@pytest.mark.parametrize("fault", [ValueError("bad"), StopIteration(), MemoryError()])
+async def test_a_fault_is_raised_where_it_is_waited_for(fault: Exception) -> None:
+    """Would catch a fault that ends the thread of the lane, after which nobody is served, or one that is swallowed."""
+    lane = Lane("test")
+
+    def call() -> None:
+        raise fault
+
+    with pytest.raises((type(fault), RuntimeError)):
+        await asyncio.wait_for(lane.run(call), 10)
+    assert await asyncio.wait_for(lane.run(lambda: 1), 10) == 1
+    lane.close()
+
+
+async def test_a_call_that_hangs_is_given_up_and_the_lane_goes_on() -> None:
+    """Would catch one hung call that holds all later ones for ever, a thread that comes back and takes a second place in the
+    lane, or a call that is given up for the time that it had to queue."""
+    lane, gate, entered = Lane("test", seconds=0.2), threading.Event(), threading.Event()
+
+    def hang() -> None:
+        entered.set()
+        gate.wait(20)
+
+    hung, behind = asyncio.create_task(lane.run(hang)), asyncio.create_task(lane.run(lambda: "served"))
+    with pytest.raises(Stalled):
+        await asyncio.wait_for(hung, 10)
+    assert entered.is_set()
+    assert await asyncio.wait_for(behind, 10) == "served"
+    assert lane.lost == 1
+    gate.set()
+    while lane.lost:
+        await asyncio.sleep(0.01)
+    assert await lane.run(lambda: "still") == "still"
+    assert len(lane._threads) == 1
+    lane.close()
+
+
+async def test_a_hung_call_whose_caller_has_left_is_given_up_too() -> None:
+    """Would catch a lane that stays blocked because the client of the hung call was cancelled before the limit."""
+    lane, gate, entered = Lane("test", seconds=0.2), threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hang() -> None:
+        loop.call_soon_threadsafe(entered.set)
+        gate.wait(20)
+
+    leaving = asyncio.create_task(lane.run(hang))
+    await entered.wait()
+    leaving.cancel()
+    assert await asyncio.wait_for(lane.run(lambda: "served"), 10) == "served"
+    gate.set()
+    lane.close()
+
+
+async def test_a_closed_lane_cancels_what_waits_and_lets_go() -> None:
+    """Would catch a server that cannot stop while something waits for a model, or threads that outlive it."""
+    lane, gate = Lane("test"), threading.Event()
+    working, waiting = asyncio.create_task(lane.run(gate.wait, 20)), asyncio.create_task(lane.run(lambda: None))
+    await asyncio.sleep(0)
+    lane.close()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    gate.set()
+    assert await working
+    await asyncio.to_thread(lane.join, 10)
+    assert not [thread for thread in lane._threads if thread.is_alive()]
+    with pytest.raises(RuntimeError):
+        await lane.run(lambda: None)
