@@ -31,6 +31,7 @@ FLOORS = (
         "keys",
     },
     {
+        "addresses",
         "fetch",
         "media",
         "video",
