@@ -18,7 +18,7 @@ from omni_server.errors import CheckpointError
 
 ROLES = ("reasoning", "tool_call", "heard", "speaker", "wrapper")
 # How this model wants to be asked, by what is asked for; each wording holds its slot once.
-PROMPT_SLOTS = {"speech": "{input}", "picture": "{prompt}", "variation": "", "transcription": ""}
+PROMPT_SLOTS = {"speech": "{input}", "picture": "{prompt}", "variation": "", "transcription": "", "translation": "{input}"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from omni_server.config import Settings, StorePolicy
 from omni_server.measures import Measures
 from omni_server.media_store import MediaStore
 from omni_server.types import AudioPart, Event, ImagePart, Modality, Request
+from omni_server.vad import Ears, SileroEars
 
 
 class Offer(Protocol):
@@ -78,6 +79,7 @@ class Door:
     settings: Settings
     access: Access = field(default_factory=Access)
     transcripts: Transcripts = field(default_factory=Transcripts)
+    ears: Ears = field(default_factory=SileroEars)
     media: MediaStore = field(default_factory=lambda: MediaStore(StorePolicy()))
     opened_at: int = field(default_factory=lambda: int(time.time()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING
 
 # 1 door: what was asked
@@ -179,6 +179,9 @@ class Usage:
     completion_image_tokens: int = 0
     completion_audio_tokens: int = 0
     reasoning_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Usage)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,8 @@ WORDINGS = {
     "picture": ("text_to_picture", "{name}", "{prompt}", {"en": "draw {name}", "ko": "{name} 그려줘"}),
     "variation": ("picture_to_picture", "", "", {"en": "draw this again", "ko": "다시 그려줘"}),
     "transcription": ("speech_to_text", "", "", {"en": "write down what you hear", "ko": "들은 것을 적어줘"}),
+    # Of written words into English; those that are English already stay as they are.
+    "translation": ("translate", "{name}", "{input}", {"ko": "{name} 영어로 번역해줘"}),
 }
 
 

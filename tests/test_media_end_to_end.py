@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -13,7 +15,9 @@ import openai
 import PIL.Image
 import pytest
 
+from omni_server.instruction import language_of
 from tests.conftest import RealServer
+from tests.rest.test_translations import INTERVIEW
 
 MEDIA = Path(__file__).parent.parent / "clients" / "examples" / "media"
 
@@ -58,3 +62,23 @@ async def test_a_url_leads_to_the_picture(client: openai.AsyncOpenAI) -> None:
     async with httpx.AsyncClient() as plain:
         file = (await plain.get(answer.data[0].url)).content
     assert PIL.Image.open(io.BytesIO(file)).format == "JPEG"
+
+
+async def test_a_conversation_is_written_down_with_times(client: openai.AsyncOpenAI) -> None:
+    """Would catch a real recording whose voices are not told apart, or whose words the model makes up from silence."""
+    answer: Any = await client.audio.transcriptions.create(
+        model="omni-tiny", file=("a.wav", INTERVIEW), response_format="verbose_json"
+    )
+    assert len(answer.segments) == 2
+    assert all(0.5 < before.end < after.start < answer.duration for before, after in pairwise(answer.segments))
+    assert answer.text == " ".join(segment.text for segment in answer.segments)
+
+
+async def test_korean_is_translated(client: openai.AsyncOpenAI) -> None:
+    """Would catch a wording that this checkpoint answers in Korean."""
+    recording = ("ko.flac", (MEDIA / "ko-name.flac").read_bytes())
+    heard = await client.audio.transcriptions.create(model="omni-tiny", file=recording)
+    translated = await client.audio.translations.create(model="omni-tiny", file=recording)
+    print(heard.text, "->", translated.text)
+    assert language_of(heard.text) == "ko"
+    assert translated.text and language_of(translated.text) == "en"

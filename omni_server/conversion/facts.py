@@ -73,6 +73,7 @@ PROMPTS = {
     "speech": {"en": "Read this text aloud, word for word: {input}", "ko": "다음 글을 그대로 소리 내어 읽어 줘: {input}"},
     "picture": {"en": "Draw a picture: {prompt}", "ko": "그림을 그려 줘: {prompt}"},
     "variation": {"en": "Draw this picture again, with small differences.", "ko": "이 그림을 조금 다르게 다시 그려 줘."},
+    "translation": {"en": "Translate into English, and answer with the translation alone: {input}"},
     "transcription": {"en": "Write down what is said in this recording.", "ko": "이 녹음에서 말한 것을 그대로 적어 줘."},
 }
 

@@ -35,6 +35,7 @@ def create_app(pipeline: Responder, settings: Settings, access: Access | None = 
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await door.media.close()
+        door.ears.lane.close()
 
     app = FastAPI(title="omni-server", version=__version__, lifespan=lifespan)
     access_gate.install(app, door.access, settings.allowed_origins)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
 
 from fastapi.requests import Request
@@ -85,6 +86,11 @@ def _text_fields(items: list[tuple[str, UploadFile | str]]) -> dict[str, object]
             values = fields.setdefault(name, [])
             assert isinstance(values, list)
             values.append(value)
+        elif place := re.fullmatch(r"(\w+)\[(\w+)\]", name):  # a key of an object
+            members = fields.setdefault(place[1], {})
+            if not isinstance(members, dict):
+                raise RequestError(f"`{place[1]}` is there as a text and as `{name}`; expected one of them", param=place[1])
+            members[place[2]] = value
         elif name in fields:
             raise RequestError(f"`{name}` is there twice, last as {shown(value)}; expected it once", param=name)
         else:

@@ -1,198 +1,179 @@
-"""Steps 1 and 8. `POST /v1/audio/transcriptions`: a recording becomes a request to write down what is heard."""
+"""Steps 1 and 8. `POST /v1/audio/transcriptions` and `/translations`: what a recording says, in its words or in English."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
+import json
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from contextlib import aclosing
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from fastapi.requests import Request as HttpRequest
-from fastapi.responses import JSONResponse, PlainTextResponse, Response
-from pydantic import Field
+from fastapi.responses import Response
+from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from starlette.types import Receive, Scope, Send
 
 from omni_server.config import UrlPolicy
 from omni_server.door import Door
-from omni_server.errors import DecodeFailed, OmniError, RequestError
+from omni_server.errors import OmniError, RequestError
 from omni_server.fetch import UrlFetcher
-from omni_server.instruction import check_language, check_model, instruction, language_of
+from omni_server.hearing import Hearing
+from omni_server.instruction import check_model, language_of
+from omni_server.listening import TurnSettings
 from omni_server.media import MediaLoader
-from omni_server.rest.fields import FormFields, only, read_form
+from omni_server.rest.fields import FormFields, read_form
 from omni_server.rest.form import FORM_TYPE, read_file_form
-from omni_server.rest.playing import Answer, played, send_events
+from omni_server.rest.playing import Answer, send_events
+from omni_server.rest.subtitles import TIMED, transcript_response, usage_body
+from omni_server.scribe import Interpreter, Scribe
 from omni_server.segments import Body
-from omni_server.types import (
-    AudioPart,
-    Done,
-    Event,
-    Failed,
-    MediaSource,
-    Message,
-    Modality,
-    Request,
-    Sampling,
-    SpanClosed,
-    TextDelta,
-    TextPart,
-    Usage,
-)
+from omni_server.types import MediaSource, Sampling, Speech
 
 FIELDS = {"messages": "file", "modalities": "model"}
-TIMED = ("verbose_json", "srt", "vtt")
 
 
-class TranscriptionRequest(FormFields):
-    """`prompt` is accepted and has no effect. `language` chooses the wording of the instruction; whatever is spoken
-    is heard. Some clients send an empty one to have it found out."""
+class ServerVad(FormFields):
+    """Where a recording is cut. The defaults are those of a recording without `chunking_strategy`."""
+
+    type: Literal["server_vad"]
+    prefix_padding_ms: Annotated[int, Field(ge=0, le=5000)] = 300
+    silence_duration_ms: Annotated[int, Field(ge=100, le=10_000)] = 500
+    threshold: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] = 0.5
+
+
+def _from_json(value: object) -> object:
+    """A form has no objects of its own: clients write them as JSON."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+Chunking = Annotated[
+    Annotated[Literal["auto"], Tag("~name")] | Annotated[ServerVad, Tag("~object")],
+    Discriminator(lambda value: "~name" if isinstance(value, str) else "~object"),
+    BeforeValidator(_from_json),
+]
+
+
+class TranslationRequest(FormFields):
+    """`prompt` is accepted and has no effect. `stream` and `chunking_strategy` are as for transcriptions."""
 
     model: str
-    language: str | None = None
     prompt: str | None = None
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     response_format: Literal["json", "text", "verbose_json", "srt", "vtt"] | None = None
     stream: bool | None = None
+    chunking_strategy: Chunking | None = None
+
+    @property
+    def turns(self) -> TurnSettings:
+        vad = self.chunking_strategy if isinstance(self.chunking_strategy, ServerVad) else ServerVad(type="server_vad")
+        return TurnSettings(
+            threshold=vad.threshold, prefix_padding_ms=vad.prefix_padding_ms, silence_duration_ms=vad.silence_duration_ms
+        )
+
+    @property
+    def sampling(self) -> Sampling:
+        return Sampling(temperature=self.temperature or 0.0)  # OpenAI's default: the likeliest words
+
+
+class TranscriptionRequest(TranslationRequest):
+    """`prompt` is accepted and has no effect. `language` chooses the wording of the instruction; whatever is spoken
+    is heard. Some clients send an empty one to have it found out."""
+
+    language: str | None = None
     granularities: Annotated[list[Literal["segment"]] | None, Field(alias="timestamp_granularities[]")] = None
-    chunking_strategy: Annotated[str | None, only("auto", because="expected `auto`: a recording is read in one piece")] = None
 
 
 def transcriptions_router(door: Door) -> APIRouter:
-    router = APIRouter(tags=["audio"])
-    schema = TranscriptionRequest.model_json_schema()
-    schema["properties"]["file"] = {"type": "string", "format": "binary"}
-    schema["required"] = ["file", *schema["required"]]
+    router = APIRouter(prefix="/v1/audio", tags=["audio"])
     loader = MediaLoader(door.settings.media_limits, UrlFetcher(UrlPolicy()))
-    body = {"content": {FORM_TYPE: {"schema": schema}}, "required": True}
 
-    @router.post("/v1/audio/transcriptions", openapi_extra={"requestBody": body})
+    @router.post("/transcriptions", openapi_extra={"requestBody": _form(TranscriptionRequest)})
     async def create_transcription(request: HttpRequest) -> Response:
         file, fields = await read_file_form(request, door.settings.max_body_bytes)
         asked = read_form(TranscriptionRequest, fields)
-        source = MediaSource("file", data=file)
-        heard = transcription_request(asked, source, door)
+        check(asked, door)
+        if asked.granularities and asked.response_format != "verbose_json":
+            raise RequestError(
+                f"`response_format` is `{asked.response_format or 'json'}`; expected `verbose_json` with "
+                "`timestamp_granularities`",
+                param="response_format",
+            )
+        hearing = Hearing(door, Scribe(door, asked.language, asked.sampling), None, asked.turns)
+        return _answer(asked, hearing, MediaSource("file", data=file), loader, "transcribe", asked.language)
 
-        async def write(scope: Scope, receive: Receive, send: Send) -> None:
-            if asked.stream:
-                await send_events(send, _events(door, heard))
-                return
-            transcript = Transcript()
-            async with played(door, heard, FIELDS) as events:
-                async for event in events:
-                    transcript.feed(event)
-            # The pipeline keeps the recording's length to itself; reading it again is cheap beside the backbone.
-            timed = asked.response_format in TIMED
-            seconds = (await asyncio.to_thread(loader.speech, source)).seconds if timed else 0.0
-            await transcription_response(asked, transcript, seconds)(scope, receive, send)
-
-        return Answer(write)
+    @router.post("/translations", openapi_extra={"requestBody": _form(TranslationRequest)})
+    async def create_translation(request: HttpRequest) -> Response:
+        file, fields = await read_file_form(request, door.settings.max_body_bytes)
+        asked = read_form(TranslationRequest, fields)
+        check(asked, door)
+        scribe, interpreter = Scribe(door, None, asked.sampling), Interpreter(door, asked.sampling)
+        hearing = Hearing(door, scribe, interpreter, asked.turns)
+        return _answer(asked, hearing, MediaSource("file", data=file), loader, "translate", "english")
 
     return router
 
 
-def transcription_request(asked: TranscriptionRequest, source: MediaSource, door: Door) -> Request:
+def _form(kind: type[BaseModel]) -> Body:
+    schema = kind.model_json_schema()
+    schema["properties"]["file"] = {"type": "string", "format": "binary"}
+    schema["required"] = ["file", *schema["required"]]
+    return {"content": {FORM_TYPE: {"schema": schema}}, "required": True}
+
+
+def check(asked: TranslationRequest, door: Door) -> None:
     check_model(door, asked.model)
-    if asked.language:
-        check_language(door, "transcription", asked.language)
     if asked.stream and asked.response_format in TIMED:
         raise RequestError(
             f"`response_format` is `{asked.response_format}`; expected `json` or `text` with `stream`", param="response_format"
         )
-    if asked.granularities and asked.response_format != "verbose_json":
-        raise RequestError(
-            f"`response_format` is `{asked.response_format or 'json'}`; expected `verbose_json` with `timestamp_granularities`",
-            param="response_format",
-        )
-    wording = instruction(door, "transcription", language=asked.language)
-    return Request(
-        request_id=f"transcription-{uuid.uuid4().hex}",
-        messages=(Message("user", (AudioPart(source), TextPart(wording))),),
-        modalities=frozenset({Modality.TEXT}),
-        sampling=Sampling(temperature=asked.temperature or 0.0),  # OpenAI's default: the likeliest words
-    )
 
 
-@dataclass(slots=True)
-class Transcript:
-    """`feed(event)` gives the next words. Sync, no sockets, no clock."""
-
-    text: str = ""
-    usage: Usage | None = None
-
-    def feed(self, event: Event) -> str:
-        """Raises the error of a reply that failed, or was cut off."""
-        match event:
-            case TextDelta(text=text):
-                self.text += text
-                return text
-            case SpanClosed(error=OmniError() as error) | Failed(error=error):
-                raise error
-            case Done(finish_reason="length"):
-                raise DecodeFailed("the transcript was cut off: the model's context has no room for more", param="file")
-            case Done(usage=usage):
-                self.usage = usage
-            case _:
+def _answer(
+    asked: TranslationRequest, hearing: Hearing, source: MediaSource, loader: MediaLoader, task: str, language: str | None
+) -> Response:
+    async def write(scope: Scope, receive: Receive, send: Send) -> None:
+        if asked.stream:
+            await send_events(send, _events(hearing, source, loader))
+            return
+        speech = await asyncio.to_thread(loader.speech, source)
+        async with aclosing(_words(hearing, source, speech)) as pieces:
+            async for _ in pieces:
                 pass
-        return ""
-
-    def usage_body(self) -> Body:
-        usage = self.usage or Usage()
-        heard = usage.prompt_audio_tokens
-        return {
-            "type": "tokens",
-            "input_tokens": usage.prompt_tokens,
-            "input_token_details": {"audio_tokens": heard, "text_tokens": usage.prompt_tokens - heard},
-            "output_tokens": usage.completion_tokens,
-            "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        seconds = round(speech.seconds, 3)
+        verbose: dict[str, Any] = {
+            "task": task,
+            "language": language or language_of(hearing.text),
+            "duration": seconds,
+            "temperature": asked.temperature or 0.0,
+            "usage": {"type": "duration", "seconds": seconds},
         }
+        format = asked.response_format or "json"
+        response = transcript_response(format, hearing.text, hearing.lines, hearing.usage, verbose)
+        await response(scope, receive, send)
+
+    return Answer(write)
 
 
-async def _events(door: Door, request: Request) -> AsyncGenerator[Body, None]:
-    transcript = Transcript()
-    async with played(door, request, FIELDS) as events:
-        async for event in events:
-            words = transcript.feed(event)
-            if words:
-                yield {"type": "transcript.text.delta", "delta": words}
-    yield {"type": "transcript.text.done", "text": transcript.text, "usage": transcript.usage_body()}
+async def _events(hearing: Hearing, source: MediaSource, loader: MediaLoader) -> AsyncGenerator[Body, None]:
+    speech = await asyncio.to_thread(loader.speech, source)
+    async with aclosing(_words(hearing, source, speech)) as pieces:
+        async for piece in pieces:
+            yield {"type": "transcript.text.delta", "delta": piece}
+    yield {"type": "transcript.text.done", "text": hearing.text, "usage": usage_body(hearing.usage)}
 
 
-def transcription_response(asked: TranscriptionRequest, transcript: Transcript, seconds: float) -> Response:
-    """The model marks no times, so the timed formats have one segment over the whole recording."""
-    text = transcript.text
-    words = " ".join(text.split())  # an empty line would end a cue
-    match asked.response_format:
-        case "text":
-            return PlainTextResponse(text)
-        case "srt":
-            cue = f"1\n{_clock(0.0, ',')} --> {_clock(seconds, ',')}\n{words}\n\n"
-            return PlainTextResponse(cue if words else "", media_type="application/x-subrip")
-        case "vtt":
-            cue = f"{_clock(0.0, '.')} --> {_clock(seconds, '.')}\n{words}\n\n"
-            return PlainTextResponse("WEBVTT\n\n" + (cue if words else ""), media_type="text/vtt")
-        case "verbose_json":
-            return JSONResponse(_verbose(asked, text, round(seconds, 3)))
-        case _:
-            return JSONResponse({"text": text, "usage": transcript.usage_body()})
-
-
-def _verbose(asked: TranscriptionRequest, text: str, seconds: float) -> Body:
-    # What this model does not measure is null: a made-up likelihood would be believed.
-    unknown = {"avg_logprob": None, "compression_ratio": None, "no_speech_prob": None}
-    segment: Body = {"id": 0, "seek": 0, "start": 0.0, "end": seconds, "text": text, "tokens": [], **unknown}
-    segment["temperature"] = asked.temperature or 0.0
-    return {
-        "task": "transcribe",
-        "language": asked.language or language_of(text),
-        "duration": seconds,
-        "text": text,
-        "segments": [segment] if text.strip() else [],
-        "usage": {"type": "duration", "seconds": seconds},
-    }
-
-
-def _clock(seconds: float, point: str) -> str:
-    milliseconds = round(seconds * 1000)
-    minutes, rest = divmod(milliseconds, 60_000)
-    return f"{minutes // 60:02}:{minutes % 60:02}:{rest // 1000:02}{point}{rest % 1000:03}"
+async def _words(hearing: Hearing, source: MediaSource, speech: Speech) -> AsyncGenerator[str, None]:
+    """The pipeline's errors name the fields of a conversation."""
+    try:
+        async with aclosing(hearing.words(source, speech)) as pieces:
+            async for piece in pieces:
+                yield piece
+    except OmniError as error:
+        error.param = FIELDS.get(error.param or "", error.param)
+        raise

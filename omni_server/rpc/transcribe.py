@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 
 from omni.v1 import content_pb2, converse_pb2, omni_service_pb2
 from omni_server.audio_format import wav_header
@@ -93,7 +93,7 @@ async def by_utterance(
         async def write(begin: float, end: float, final: bool) -> None:
             nonlocal total
             text, usage = await scribe.write_down(listener.cut(begin, end))
-            total = added(total, usage)
+            total += usage
             await send({"utterance": utterance(index, text, final, begin, end)})
 
         async def take(heard: object) -> None:
@@ -123,7 +123,3 @@ async def by_utterance(
 
 def utterance(index: int, text: str, final: bool, start: float, end: float) -> omni_service_pb2.Utterance:
     return omni_service_pb2.Utterance(index=index, text=text, is_final=final, start=duration(start), end=duration(end))
-
-
-def added(first: Usage, second: Usage) -> Usage:
-    return Usage(**{each.name: getattr(first, each.name) + getattr(second, each.name) for each in fields(Usage)})

@@ -16,6 +16,7 @@ PROMPTS = {
     "picture": {"en": "draw {prompt}", "ko": "{prompt} 그려줘"},
     "variation": {"en": "draw this again", "ko": "다시 그려줘"},
     "transcription": {"en": "write down what you hear", "ko": "들은 것을 적어줘"},
+    "translation": {"ko": "{input} 영어로 번역해줘"},
 }
 
 
