@@ -15,7 +15,7 @@ MODULES = sorted([*(ROOT / "omni_server").rglob("*.py"), *(ROOT / "decoders").rg
 
 # Lower floors never import from higher ones.
 FLOORS = (
-    {"errors", "asked", "types", "wording", "lanes", "timeline", "call", "backoff", "breaker"},
+    {"errors", "asked", "types", "wording", "lanes", "timeline", "call", "estimates", "admission", "backoff", "breaker"},
     {
         "interfaces",
         "setting_readers",
@@ -26,6 +26,7 @@ FLOORS = (
         "placement",
         "measures",
         "watch",
+        "gate",
         "logs",
         "traces",
         "keys",
