@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -13,7 +14,8 @@ from omni_server.conversation import Playback, Spoken
 from omni_server.door import Responder
 from omni_server.errors import ContextOverflow, OmniError
 from omni_server.segments import SpansInLine
-from omni_server.turns import Ending, ResponseDone, ResponsePart, SessionEvent, Transcript
+from omni_server.tempo import Tempo
+from omni_server.turns import Ending, ResponseDone, ResponsePart, SessionEvent, Transcript, Wish
 from omni_server.types import (
     AudioDelta,
     Done,
@@ -22,25 +24,31 @@ from omni_server.types import (
     ImagePart,
     ImageReady,
     MediaSource,
+    Modality,
     Part,
     Request,
     SpanClosed,
     SpanOpened,
     TextDelta,
+    ToolCalled,
 )
 
 
 class Answer:
     """`run` plays it. Until `want` is called, nobody hears of it, and cancelling `run` leaves no trace."""
 
-    def __init__(self, id: str, parts: tuple[Part, ...], aloud: bool, clock: Callable[[], float]) -> None:
-        self.id = id
+    def __init__(self, wish: Wish, parts: tuple[Part, ...], clock: Callable[[], float]) -> None:
+        self.id = f"response-{uuid.uuid4().hex[:12]}"
+        self.item_id = f"item-{uuid.uuid4().hex[:12]}"  # its place in the conversation
+        self.wish = wish
         self.parts = parts  # of the person's turn that it answers
-        self.spoken = Spoken(aloud)
+        self.spoken = Spoken(Modality.AUDIO in wish.settings.modalities)
         self.playback = Playback()
         self.images: list[ImagePart] = []
         self.turn_id = ""  # once the turn is over
         self.made = False  # nothing more will be made of it
+        self.begun = False  # something has come of it
+        self.last_item = self.item_id  # behind which its next call stands
         self.first_audio: float | None = None
         self._clock = clock
         self._wanted = asyncio.Event()
@@ -82,7 +90,7 @@ class Answer:
         except OmniError as error:
             await self._wanted.wait()
             return self._done(Ending.FAILED, error=error)
-        return self._done(Ending.COMPLETED if done.finish_reason == "stop" else Ending.INCOMPLETE, done)
+        return self._done(Ending.INCOMPLETE if done.finish_reason == "length" else Ending.COMPLETED, done)
 
     async def heard_out(self) -> None:
         """Waits until the person has heard it to its end, as far as is known."""
@@ -103,14 +111,14 @@ class Answer:
         return ResponseDone(self.id, ending, done, error, self.first_audio, self.spoken.seconds)
 
     async def _send(self, events: AsyncIterator[Event], post: Callable[[SessionEvent], Awaitable[None]]) -> Done:
-        line = SpansInLine()
+        line, pace = SpansInLine(), Pace(self.wish.settings.speed)
         async for event in events:
-            for released in line.feed(event):
+            for released in (paced for inside in line.feed(event) for paced in pace.feed(inside)):
                 self.spoken.feed(released)
                 match released:
                     case TextDelta():
                         await post(Transcript(self.id, "assistant", self.spoken.text, final=False))
-                    case SpanOpened() | SpanClosed():
+                    case SpanOpened() | SpanClosed() | ToolCalled():
                         await post(ResponsePart(self.id, released))
                     case AudioDelta():
                         if self.first_audio is None:
@@ -125,6 +133,25 @@ class Answer:
                     case Failed(error=error):
                         raise error
         raise OmniError("a reply ended without an ending")
+
+
+class Pace:
+    """The sound of each span faster or slower; its end, which is known late, comes before the span's."""
+
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        self._spans: dict[int, tuple[Tempo, int]] = {}  # and its sample rate
+
+    def feed(self, event: Event) -> list[Event]:
+        match event:
+            case AudioDelta(index=index, samples=samples, sample_rate=rate) if self._speed != 1.0:
+                tempo, _ = self._spans.setdefault(index, (Tempo(self._speed, rate), rate))
+                return [AudioDelta(index, tempo.feed(samples), rate)]
+            case SpanClosed(index=index) if index in self._spans:
+                tempo, rate = self._spans.pop(index)
+                return [AudioDelta(index, tempo.finish(), rate), event]
+            case _:
+                return [event]
 
 
 @asynccontextmanager

@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from omni_server.access import Access, open_access
-from omni_server.admission import Admission, Scarce
 from omni_server.backoff import Backoff
 from omni_server.checkpoint import Checkpoint
 from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.errors import CheckpointError
 from omni_server.fetch import UrlFetcher
-from omni_server.gate import Gate
-from omni_server.interfaces import Backbone
 from omni_server.maker import Maker
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
@@ -29,12 +26,14 @@ from omni_server.pipeline import Pipeline
 from omni_server.placement import CPU, Placement, place
 from omni_server.profile import open_checkpoint
 from omni_server.prompt import Prompter
+from omni_server.realtime import realtime_router
+from omni_server.rest import create_app
 from omni_server.revival import Revival
 from omni_server.rpc import RpcServer
 from omni_server.senses import Sense, VideoSense
 from omni_server.text import TextCodec
 from omni_server.types import Modality
-from omni_server.vad import SileroEars
+from omni_server.vad import Ears, SileroEars
 from omni_server.watch import Watch
 
 
@@ -64,7 +63,6 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         makers=makers,
         end_of_turn=_end_of_turn(checkpoint.folders["backbone"]),
         watch=watch,
-        gate=Gate(_admission(settings, backbone, makers), watch.measures),
     )
     try:
         yield pipeline
@@ -74,10 +72,26 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
 
 
 @asynccontextmanager
-async def open_rpc(pipeline: Pipeline, settings: Settings, access: Access | None = None) -> AsyncIterator[RpcServer]:
+async def open_ears() -> AsyncIterator[Ears]:
+    """What finds voices in live sound, for every live door."""
+    ears = SileroEars()
+    try:
+        yield ears
+    finally:
+        ears.lane.close()
+
+
+def build_app(pipeline: Pipeline, settings: Settings, ears: Ears, access: Access | None = None) -> Any:
+    """All that is answered over HTTP: REST, and the realtime wire's WebSockets."""
+    return create_app(pipeline, settings, access, partial(realtime_router, ears=ears))
+
+
+@asynccontextmanager
+async def open_rpc(
+    pipeline: Pipeline, settings: Settings, ears: Ears, access: Access | None = None
+) -> AsyncIterator[RpcServer]:
     """The gRPC door, answering unless the settings turn it off; it is drained on leaving. `access` is shared with the other
     doors; without it, this one has its own by the settings."""
-    ears = SileroEars()
     server = RpcServer(Door(Metered(pipeline), settings, access or open_access(settings)), ears)
     if settings.rpc_port is not None:
         await server.start(settings.rpc_port)
@@ -85,17 +99,6 @@ async def open_rpc(pipeline: Pipeline, settings: Settings, access: Access | None
         yield server
     finally:
         await server.drain()
-        ears.lane.close()
-
-
-def _admission(settings: Settings, backbone: Backbone, makers: Mapping[Modality, Maker]) -> Admission:
-    """By what is scarce: the engine's memory and its places, and those of the decoders."""
-    capacity: dict[Scarce, float] = {Scarce.TOKENS: backbone.cache_tokens, Scarce.REPLIES: settings.max_num_seqs}
-    if Modality.AUDIO in makers:
-        capacity[Scarce.VOICES] = makers[Modality.AUDIO].spans_at_once
-    if Modality.IMAGE in makers:
-        capacity[Scarce.PICTURES] = settings.picture_slots
-    return Admission(capacity, settings.max_queued, settings.max_queue_seconds)
 
 
 def _watch(settings: Settings, model: str) -> Watch:

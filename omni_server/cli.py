@@ -61,8 +61,7 @@ async def serve(settings: Settings) -> None:
     try:
         import uvicorn
 
-        from omni_server.app import open_pipeline, open_rpc
-        from omni_server.rest import create_app
+        from omni_server.app import build_app, open_ears, open_pipeline, open_rpc
     except ImportError as missing:
         raise OmniError(f"this installation cannot serve: {missing}; `omni-server doctor` tells what is missing") from missing
 
@@ -83,8 +82,12 @@ async def serve(settings: Settings) -> None:
     if access.open and not is_loopback(settings.host):
         print(OPEN_WARNING.format(host=settings.host), file=sys.stderr, flush=True)
     print(f"omni-server is loading {settings.checkpoint} ...", flush=True)
-    async with open_pipeline(settings) as pipeline, open_rpc(pipeline, settings, access) as rpc:
-        config = rest_config(create_app(pipeline, settings, access), settings)
+    async with (
+        open_pipeline(settings) as pipeline,
+        open_ears() as ears,
+        open_rpc(pipeline, settings, ears, access) as rpc,
+    ):
+        config = rest_config(build_app(pipeline, settings, ears, access), settings)
         try:
             await Server(config).serve()
         except KeyboardInterrupt:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from omni_server.errors import RequestError
+from omni_server.turns import Item
 from omni_server.types import (
     AudioDelta,
     Done,
@@ -17,7 +19,9 @@ from omni_server.types import (
     SpanOpened,
     TextDelta,
     TextPart,
+    ToolCall,
 )
+from omni_server.wording import shown
 
 SECONDS_PER_CHARACTER = 0.07  # of speech, where a span is broken off before its length is known
 
@@ -95,32 +99,64 @@ class _Turn:
     id: str
     role: str
     parts: list[Part] = field(default_factory=list)
+    calls: tuple[ToolCall, ...] = ()
+    tool: str | None = None
+    call_id: str = ""
+    shown: bool = True  # false for the place of an answer of which nothing has come yet
 
 
 class Conversation:
-    """The turns so far, oldest first, as messages for the model."""
+    """The turns so far, oldest first, as messages for the model. Where a turn is put in, what stands before it is told."""
 
-    def __init__(self, instructions: str, history: Sequence[Message]) -> None:
-        self._system = (Message("system", (TextPart(instructions),)),) if instructions else ()
-        self._turns = [_Turn("", message.role, list(message.parts)) for message in history]
+    def __init__(self, history: Sequence[Message]) -> None:
+        self._turns = [_turn(Item("", message)) for message in history]
 
-    def listen(self, turn_id: str, parts: Sequence[Part]) -> None:
+    def __contains__(self, id: str) -> bool:
+        return any(turn.id == id for turn in self._turns)
+
+    def listen(self, turn_id: str, parts: Sequence[Part]) -> str | None:
         """The person's turn."""
-        self._turns.append(_Turn(turn_id, "user", list(parts)))
+        return self._append(_Turn(turn_id, "user", list(parts)))
 
-    def answer(self, response_id: str, text: str, images: Sequence[ImagePart] = ()) -> None:
-        """The words, as far as they were heard, and the pictures of an answer; the last version holds."""
-        parts: list[Part] = [TextPart(text)] if text.strip() else []
-        parts += images
-        known = next((turn for turn in self._turns if turn.id == response_id), None)
-        if known is None:
-            known = _Turn(response_id, "assistant")
-            self._turns.append(known)
-        known.parts = parts
+    def reserve(self, id: str) -> None:
+        """The place of an answer, whoever speaks next."""
+        self._turns.append(_Turn(id, "assistant", shown=False))
 
-    def forget(self, *ids: str) -> None:
-        """A turn that could not be answered at all, and its answer."""
-        self._turns = [turn for turn in self._turns if turn.id not in ids]
+    def begin(self, id: str) -> str | None:
+        """Something has come of the answer; from now on others stand behind it."""
+        place = self._place_of(id)
+        self._turns[place].shown = True
+        return self._before(place)
+
+    def answer(self, id: str, text: str, images: Sequence[ImagePart] = ()) -> None:
+        """The words, as far as they were heard, and the pictures of an answer that still has its place; the last version
+        holds."""
+        if id in self:
+            parts: list[Part] = [TextPart(text)] if text.strip() else []
+            self._turns[self._place_of(id)].parts = [*parts, *images]
+
+    def place(self, item: Item, after: str | None = None) -> str | None:
+        """Behind the turn `after`; "" is before all others, None behind them. Raises what is wrong with the two ids."""
+        if item.id in self:
+            told = f"`item.id` is {shown(item.id)}, which is in the conversation; expected a new one"
+            raise RequestError(told, param="item.id", code="item_create_duplicate_item_id")
+        if after and after not in self:
+            told = f"`previous_item_id` is {shown(after)}, which is not in the conversation; expected one that is, or `root`"
+            raise RequestError(told, param="previous_item_id", code="item_create_invalid_previous_item_id")
+        if after is None:
+            return self._append(_turn(item))
+        place = self._place_of(after) + 1 if after else 0
+        self._turns.insert(place, _turn(item))
+        return self._before(place)
+
+    def name_of(self, call_id: str) -> str | None:
+        """Of the tool that was called."""
+        called = (turn for turn in self._turns if turn.calls and turn.call_id == call_id)
+        return next((turn.calls[0].name for turn in called), None)
+
+    def forget(self, id: str) -> bool:
+        """A turn that has never been; whether anybody has heard of it."""
+        return self._turns.pop(self._place_of(id)).shown
 
     def trim(self) -> bool:
         """Drops the oldest exchange, up to the next turn of the person. False where only one is left."""
@@ -130,16 +166,33 @@ class Conversation:
         self._turns = self._turns[later[0] :]
         return True
 
-    def messages(self, *more: Part) -> tuple[Message, ...]:
+    def messages(self, *more: Part, instructions: str = "") -> tuple[Message, ...]:
         """Neighbouring turns of one side are one message, as where an answer was not heard at all."""
         turns = [*self._turns, _Turn("", "user", list(more))]
-        messages: list[Message] = []
-        for turn in (turn for turn in turns if turn.parts):
-            if messages and messages[-1].role == turn.role:
-                messages[-1] = Message(turn.role, (*messages[-1].parts, *turn.parts))
+        messages = [Message("system", (TextPart(instructions),))] if instructions else []
+        for turn in (turn for turn in turns if turn.parts or turn.calls):
+            last = messages[-1] if messages else None
+            if last is not None and last.role == turn.role and turn.role != "tool":
+                parts, calls = (*last.parts, *turn.parts), (*last.tool_calls, *turn.calls)
+                messages[-1] = Message(turn.role, parts, tool_calls=calls)
             else:
-                messages.append(Message(turn.role, tuple(turn.parts)))
-        return (*self._system, *messages)
+                messages.append(Message(turn.role, tuple(turn.parts), tool_calls=turn.calls, tool=turn.tool))
+        return tuple(messages)
+
+    def _append(self, turn: _Turn) -> str | None:
+        self._turns.append(turn)
+        return self._before(len(self._turns) - 1)
+
+    def _place_of(self, id: str) -> int:
+        return next(place for place, turn in enumerate(self._turns) if turn.id == id)
+
+    def _before(self, place: int) -> str | None:
+        return next((turn.id for turn in reversed(self._turns[:place]) if turn.shown and turn.id), None)
+
+
+def _turn(item: Item) -> _Turn:
+    message = item.message
+    return _Turn(item.id, message.role, list(message.parts), message.tool_calls, message.tool, item.call_id)
 
 
 class Playback:

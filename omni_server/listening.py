@@ -25,6 +25,7 @@ class TurnSettings:
     prefix_padding_ms: int = 300
     silence_duration_ms: int = 500
     interrupts: bool = True
+    answers: bool = True  # whether a turn that is over is answered at once
     longest_seconds: float = 60.0
 
 
@@ -64,8 +65,7 @@ class TurnDetector:
     """16 kHz samples in pieces of any size; the events do not depend on where the cuts were."""
 
     def __init__(self, settings: TurnSettings, activity: VoiceActivity) -> None:
-        self._settings = settings
-        self._kept = min(PAUSE_SECONDS, settings.silence_duration_ms / 1000)  # of the silence after a voice
+        self.settings = settings
         self._activity = activity
         self._rest = np.zeros(0, np.float32)
         self._windows = 0  # looked at so far
@@ -83,6 +83,12 @@ class TurnDetector:
         self._rest = waiting[len(waiting) - len(waiting) % WINDOW :]
         return heard
 
+    def drop(self, now: float) -> None:
+        """The turn under way, if any, has never been, and what comes next comes from `now` on."""
+        self.start, self._onset, self._paused = None, 0, False
+        self._windows, self._rest = int(now / WINDOW_SECONDS), np.zeros(0, np.float32)
+        self._floor = now
+
     def end(self, now: float) -> list[Heard]:
         """The turn under way, if any, is over now, whatever the voice does."""
         if self.start is None:
@@ -95,7 +101,7 @@ class TurnDetector:
         self._windows += 1
         now = begin + WINDOW_SECONDS
         going_on = self.start is not None and not self._paused
-        threshold = self._settings.threshold - (HYSTERESIS if going_on else 0.0)
+        threshold = self.settings.threshold - (HYSTERESIS if going_on else 0.0)
         voiced = probability >= max(threshold, 0.01)
         if self.start is None:
             return self._before(voiced, begin, now)
@@ -104,19 +110,24 @@ class TurnDetector:
         resumed: list[Heard] = [VoiceResumed()] if voiced and self._paused else []
         self._paused = self._paused and not voiced
         silence = now - self._voiced_until
-        if silence >= self._settings.silence_duration_ms / 1000 or now - self.start >= self._settings.longest_seconds:
+        if silence >= self.settings.silence_duration_ms / 1000 or now - self.start >= self.settings.longest_seconds:
             return [*resumed, self._ended()]
         if not self._paused and silence >= PAUSE_SECONDS:
             self._paused = True
             return [VoicePaused(self.start, self._voiced_until + self._kept)]
         return resumed
 
+    @property
+    def _kept(self) -> float:
+        """Of the silence after a voice, in seconds."""
+        return min(PAUSE_SECONDS, self.settings.silence_duration_ms / 1000)
+
     def _before(self, voiced: bool, begin: float, now: float) -> list[Heard]:
         self._onset = self._onset + 1 if voiced else 0
         if self._onset < ONSET_WINDOWS:
             return []
         first = now - self._onset * WINDOW_SECONDS
-        self.start = max(self._floor, first - self._settings.prefix_padding_ms / 1000, 0.0)
+        self.start = max(self._floor, first - self.settings.prefix_padding_ms / 1000, 0.0)
         self._voiced_until = now
         return [VoiceBegan(self.start)]
 
@@ -181,6 +192,15 @@ class Listener:
         if self._detector.start is None and not heard:
             self._recording.forget(self._recording.seconds - self._settings.prefix_padding_ms / 1000 - 1.0)
         return heard
+
+    def change(self, settings: TurnSettings) -> None:
+        """From now on."""
+        self._settings = self._detector.settings = settings
+
+    def drop(self) -> None:
+        """The turn under way, if any, has never been."""
+        self._open = None
+        self._detector.drop(self._recording.seconds)
 
     def end(self) -> list[Heard]:
         """The speaker says that their turn is over."""

@@ -16,10 +16,11 @@ from av.audio.frame import AudioFrame
 from omni_server.audio_format import AudioWriter, open_writer, to_pcm16
 from omni_server.errors import MediaError, RequestError
 
-Encoding = Literal["pcm16", "opus_packets", "wav", "mp3", "flac", "opus", "aac"]
+Encoding = Literal["pcm16", "opus_packets", "mulaw", "alaw", "wav", "mp3", "flac", "opus", "aac"]
 
 LOWEST_RATE, HIGHEST_RATE = 8_000, 48_000
 LONGEST_FRAME_SECONDS = 1.0
+G711_RATE = 8_000
 OPUS_RATES = (8_000, 12_000, 16_000, 24_000, 48_000)
 OPUS_BIT_RATE = 32_000
 OPUS_FRAMES_PER_SECOND = 50
@@ -81,7 +82,23 @@ class OpusReader:
         return np.round(np.clip(joined, -1.0, 1.0) * 32767.0).astype(np.int16)
 
 
+class G711Reader:
+    """One byte a sample, by the law of America and Japan (`mulaw`) or of the rest of the world (`alaw`)."""
+
+    sample_rate = G711_RATE
+
+    def __init__(self, law: Encoding) -> None:
+        self._codec = _g711(law, "r")
+        self._pcm = PcmReader(self.sample_rate)
+
+    def feed(self, frame: bytes) -> np.ndarray:
+        decoded = self._codec.decode(av.Packet(frame)) if frame else []
+        return self._pcm.feed(b"".join(piece.to_ndarray().astype("<i2").tobytes() for piece in decoded))
+
+
 def open_reader(encoding: Encoding, sample_rate: int) -> FrameReader:
+    if encoding in ("mulaw", "alaw"):
+        return G711Reader(encoding)
     return OpusReader() if encoding == "opus_packets" else PcmReader(sample_rate)
 
 
@@ -105,7 +122,9 @@ class FrameWriter:
     def __init__(self, encoding: Encoding, sample_rate: int, wanted_rate: int) -> None:
         self._resampler = Resampler(sample_rate, wanted_rate)
         self._packets = OpusPackets(wanted_rate) if encoding == "opus_packets" else None
-        self._writer: AudioWriter | None = None if self._packets else open_writer(encoding, wanted_rate)
+        self._writer: AudioWriter | None = None
+        if self._packets is None:
+            self._writer = G711Writer(encoding) if encoding in ("mulaw", "alaw") else open_writer(encoding, wanted_rate)
 
     def feed(self, samples: np.ndarray) -> list[bytes]:
         return self._written(self._resampler.feed(samples))
@@ -121,6 +140,32 @@ class FrameWriter:
         assert self._writer is not None
         data = self._writer.feed(samples)
         return [data] if data else []
+
+
+class G711Writer:
+    """Samples to one byte each."""
+
+    def __init__(self, law: Encoding) -> None:
+        self._codec = _g711(law, "w")
+
+    def feed(self, samples: np.ndarray) -> bytes:
+        if not len(samples):
+            return b""
+        frame = AudioFrame.from_ndarray(np.frombuffer(to_pcm16(samples), "<i2")[None], format="s16", layout="mono")
+        frame.sample_rate = G711_RATE
+        return b"".join(bytes(packet) for packet in self._codec.encode(frame))
+
+    def finish(self) -> bytes:
+        return b""
+
+
+def _g711(law: Encoding, direction: Literal["r", "w"]) -> AudioCodecContext:
+    codec = av.CodecContext.create(f"pcm_{law}", direction)
+    assert isinstance(codec, AudioCodecContext)
+    codec.layout = "mono"
+    codec.format = "s16"
+    codec.sample_rate = G711_RATE
+    return codec
 
 
 class OpusPackets:

@@ -24,6 +24,8 @@ from omni_server.tasks import Tasks
 from omni_server.turns import (
     Ending,
     GoAway,
+    Item,
+    ItemPlaced,
     SessionEvent,
     SessionSettings,
     SpeechStarted,
@@ -31,6 +33,7 @@ from omni_server.turns import (
     Transcript,
     Trouble,
     TurnCommitted,
+    Wish,
 )
 from omni_server.types import AudioPart, ImagePart, MediaSource, Modality, Part, Request, TextPart
 from omni_server.vad import Ears
@@ -63,15 +66,14 @@ class Session:
     def __init__(self, door: Door, ears: Ears, settings: SessionSettings, reader: FrameReader) -> None:
         """Raises what is wrong with the settings, before any sound is taken."""
         self.id = f"session-{uuid.uuid4().hex}"
-        self._pipeline, self._ears, self._settings = door.pipeline, ears, settings
+        self._door, self._pipeline, self._ears = door, door.pipeline, ears
         if Modality.AUDIO not in self._pipeline.checkpoint.modalities_in:
             raise ModalityUnavailable(f"`{door.model}` cannot hear; expected a checkpoint with an audio encoder", param="model")
         self._outbox: Outbox[SessionEvent] = Outbox()
         self._tasks = Tasks(self._settle)
         clock = asyncio.get_running_loop().time
         self._answering = Answering(self._pipeline, settings, self._outbox, self._tasks, clock)
-        self._pipeline.check(self._answering.request())
-        self._scribe = Scribe(door) if settings.transcribes else None
+        self._take(settings)
         self._activity = ears.open()
         self._listener = Listener(reader, settings.turns, self._activity)
         self._turn: _OpenTurn | None = None
@@ -86,6 +88,26 @@ class Session:
         await self._tasks.close()
         # In the lane, behind a frame that may still be listened to there.
         await self._ears.lane.run(self._ears.close, self._activity)
+
+    def change(self, settings: SessionSettings, reader: FrameReader | None = None) -> None:
+        """From now on. Raises what is wrong with them, and then nothing has changed."""
+        if reader is not None and self._listener.seconds:
+            told = "the format of the sound cannot change any more once some has come; expected the one that it came in"
+            raise OutOfOrder(told, param="audio.input.format")
+        by_hand = self._settings.turns.automatic != settings.turns.automatic
+        self._take(settings)
+        if by_hand:
+            self.clear()
+        self._answering.change(settings)
+        if reader is not None:
+            self._listener = Listener(reader, settings.turns, self._activity)
+        else:
+            self._listener.change(settings.turns)
+
+    def _take(self, settings: SessionSettings) -> None:
+        self._pipeline.check(self._answering.request(wish=Wish(settings)))
+        self._scribe = Scribe(self._door, settings.language) if settings.transcribes else None
+        self._settings = settings
 
     async def events(self) -> AsyncIterator[SessionEvent]:
         """What happens, until everything is over after `finish`."""
@@ -124,12 +146,47 @@ class Session:
     async def end_turn(self) -> None:
         """The person's turn is over, whatever they sound like."""
         await self._outbox.room(PATIENCE)
-        if not self._end_turn():
+        if not self._end_turn(answered=True):
             self._outbox.put(Trouble(RequestError(NOTHING_SAID, param="end_turn")))
 
-    def cancel(self, response_id: str = "") -> None:
-        """Stops the answer under way, or only if it is this one."""
-        self._answering.cancel(response_id)
+    async def commit(self) -> bool:
+        """The person's turn is over and waits for `respond`. Whether there was one."""
+        await self._outbox.room(PATIENCE)
+        return self._end_turn(answered=False)
+
+    def clear(self) -> None:
+        """The person's open turn has never been."""
+        self._listener.drop()
+        self._answering.drop_guess()
+        self._turn = None
+
+    async def place(self, item: Item, after: str | None = None) -> None:
+        """Puts something into the conversation, behind the turn `after` ("": at the beginning). Raises what is wrong with it,
+        and then it has not been put there."""
+        for part in item.message.parts:
+            if isinstance(part, ImagePart | AudioPart):
+                await self._pipeline.prepare(part)
+        await self._outbox.room(PATIENCE)
+        self._outbox.put(ItemPlaced(item.id, self._answering.conversation.place(item, after)))
+        self._answering.drop_guess()
+
+    def drop(self, item_id: str) -> bool:
+        """Takes something out of the conversation. Whether it was there."""
+        return self._answering.drop(item_id)
+
+    def name_of(self, call_id: str) -> str | None:
+        """Of the tool that was called."""
+        return self._answering.conversation.name_of(call_id)
+
+    async def respond(self, wish: Wish | None = None) -> str:
+        """Begins an answer to the conversation as it stands, or what is wished for; its id. Raises what is wrong with that,
+        and where another answer is being made."""
+        await self._outbox.room(PATIENCE)
+        return self._answering.respond(wish or Wish(self._settings))
+
+    def cancel(self, response_id: str = "") -> bool:
+        """Stops the answer under way, or only if it is this one. Whether one was being made."""
+        return self._answering.cancel(response_id)
 
     def truncate(self, response_id: str, heard: float) -> None:
         """The person heard only so many seconds of an answer."""
@@ -146,7 +203,7 @@ class Session:
     def finish(self) -> None:
         """Nothing more comes: the open turn is answered, and then it is over."""
         self._finished = True
-        self._end_turn()
+        self._end_turn(answered=True)
         self._answering.hurry()
         self._settle()
 
@@ -154,7 +211,8 @@ class Session:
         if self._finished and not self._answering.busy and not len(self._tasks):
             self._outbox.close()
 
-    def _heard(self, heard: Heard) -> None:
+    def _heard(self, heard: Heard, answered: bool | None = None) -> None:
+        """`answered`: whether a turn that is over now is answered; None as the settings say."""
         automatic = self._settings.turns.automatic
         match heard:
             case VoiceBegan(start):
@@ -166,7 +224,7 @@ class Session:
                         self._answering.break_off(Ending.INTERRUPTED)
                 self._read_ahead()
             case VoicePaused(start, end):
-                if self._turn is not None and self._settings.ahead:
+                if self._turn is not None and self._settings.ahead and self._settings.turns.answers:
                     self._answering.guess(self._turn.spoken(self._listener.cut(start, end)))
             case VoiceResumed():
                 self._answering.drop_guess()
@@ -175,7 +233,8 @@ class Session:
                 recording = self._listener.cut(start, end)
                 if automatic:
                     self._outbox.put(SpeechStopped(self._turn.id, voice_end))
-                self._commit(self._turn.spoken(recording), recording, end - start)
+                answered = self._settings.turns.answers if answered is None else answered
+                self._commit(self._turn.spoken(recording), recording, end - start, answered)
 
     async def _add(self, part: Part) -> None:
         await self._outbox.room(PATIENCE)
@@ -184,21 +243,25 @@ class Session:
         self._answering.drop_guess()
         self._read_ahead()
 
-    def _end_turn(self) -> bool:
+    def _end_turn(self, answered: bool) -> bool:
         """Whether there was a turn to end."""
         ended = self._listener.end()
         for heard in ended:
-            self._heard(heard)
+            self._heard(heard, answered)
         if not ended and self._turn is not None:
-            self._commit(tuple(self._turn.parts), None, 0.0)
+            self._commit(tuple(self._turn.parts), None, 0.0, answered)
             return True
         return bool(ended)
 
-    def _commit(self, parts: tuple[Part, ...], recording: bytes | None, seconds: float) -> None:
+    def _commit(self, parts: tuple[Part, ...], recording: bytes | None, seconds: float, answered: bool) -> None:
         assert self._turn is not None
         turn_id, self._turn = self._turn.id, None
-        self._outbox.put(TurnCommitted(turn_id, seconds))
-        self._answering.commit(turn_id, parts)
+        previous = self._answering.conversation.listen(turn_id, parts)
+        self._outbox.put(TurnCommitted(turn_id, seconds, previous))
+        if answered:
+            self._answering.commit(turn_id, parts)
+        else:
+            self._answering.drop_guess()
         if self._scribe is not None and recording is not None:
             if self._interim is not None:
                 self._interim.cancel()
@@ -219,7 +282,7 @@ class Session:
     def _write_interim(self) -> None:
         """Another reading of the turn that is not over, once enough new sound has come and the last reading is done."""
         turn = self._turn
-        if self._scribe is None or turn is None or turn.start is None:
+        if self._scribe is None or not self._settings.interim or turn is None or turn.start is None:
             return
         if self._interim is not None and not self._interim.done():
             return
@@ -232,6 +295,6 @@ class Session:
         try:
             text, _ = await scribe.write_down(recording)
         except OmniError as error:
-            self._outbox.put(Trouble(error))
+            self._outbox.put(Trouble(error, turn_id))
             return
         self._outbox.put(Transcript(turn_id, "user", text, final))

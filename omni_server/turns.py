@@ -2,27 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any
 
 from omni_server.errors import OmniError
 from omni_server.listening import TurnSettings
-from omni_server.types import AudioDelta, Done, ImageReady, Message, Modality, Sampling, SpanClosed, SpanOpened
+from omni_server.types import (
+    AudioDelta,
+    Done,
+    ImageReady,
+    Message,
+    Modality,
+    Sampling,
+    SpanClosed,
+    SpanOpened,
+    Thinking,
+    ToolCalled,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
     """How one conversation is to be held. `ahead`: read the conversation and begin the answer before the turn is surely
-    over; nobody hears of it unless it is."""
+    over; nobody hears of it unless it is. `interim`: write down turns that are not over, too."""
 
     modalities: frozenset[Modality] = frozenset({Modality.TEXT, Modality.AUDIO})
     instructions: str = ""
     history: tuple[Message, ...] = ()
     voice: str | None = None
+    speed: float = 1.0
     sampling: Sampling = field(default_factory=Sampling)
     turns: TurnSettings = field(default_factory=TurnSettings)
     transcribes: bool = False
+    interim: bool = True
+    language: str | None = None  # of what is written down, where it is known
+    tools: tuple[Mapping[str, Any], ...] = ()
+    thinking: Thinking = field(default_factory=Thinking)
     ahead: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """One answer that is asked for by itself. `messages`: to these, and not to the conversation; `kept`: whether it
+    becomes part of the conversation."""
+
+    settings: SessionSettings
+    messages: tuple[Message, ...] | None = None
+    kept: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """What a client puts into the conversation by itself. A call of a tool, and what came of it, share a `call_id`."""
+
+    id: str
+    message: Message
+    call_id: str = ""
 
 
 class Ending(StrEnum):
@@ -53,6 +90,20 @@ class TurnCommitted:
 
     turn_id: str
     seconds: float
+    previous: str | None = None  # what stands before it in the conversation
+
+
+@dataclass(frozen=True, slots=True)
+class ItemPlaced:
+    """It is part of the conversation, after `previous`."""
+
+    item_id: str
+    previous: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDropped:
+    item_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +118,19 @@ class Transcript:
 
 @dataclass(frozen=True, slots=True)
 class ResponseStarted:
+    """`turn_id`: of the person's turn that it answers, if it answers one."""
+
     response_id: str
     turn_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBegun:
+    """Something comes of the answer, which is part of the conversation as `item_id`, after `previous`."""
+
+    response_id: str
+    item_id: str
+    previous: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +138,20 @@ class ResponsePart:
     """An event of the answer's reply. All its sound, joined, is one line."""
 
     response_id: str
-    event: SpanOpened | AudioDelta | ImageReady | SpanClosed
+    event: SpanOpened | AudioDelta | ImageReady | SpanClosed | ToolCalled
+
+
+@dataclass(frozen=True, slots=True)
+class CallMade:
+    """The answer calls a tool; `arguments` is JSON text. The call is part of the conversation as `item_id`, after
+    `previous`."""
+
+    response_id: str
+    item_id: str
+    previous: str | None
+    call_id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +191,11 @@ class Truncated:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Something could not be taken; the conversation goes on without it."""
+    """Something could not be taken; the conversation goes on without it. `turn_id`: of a turn that could not be written
+    down."""
 
     error: OmniError
+    turn_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,9 +207,13 @@ SessionEvent = (
     SpeechStarted
     | SpeechStopped
     | TurnCommitted
+    | ItemPlaced
+    | ItemDropped
     | Transcript
     | ResponseStarted
+    | AnswerBegun
     | ResponsePart
+    | CallMade
     | ResponseDone
     | Interrupted
     | TurnComplete

@@ -34,13 +34,12 @@ class RealServer:
 @asynccontextmanager
 async def serving(settings: Settings) -> AsyncIterator[RealServer]:
     """A server with a real engine and a free port on loopback."""
-    from omni_server.app import open_pipeline
-    from omni_server.rest import create_app
+    from omni_server.app import build_app, open_ears, open_pipeline
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vLLM's own imports warn
-        async with open_pipeline(settings) as pipeline:
-            config = uvicorn.Config(create_app(pipeline, settings), host="127.0.0.1", port=0, log_level="warning")
+        async with open_pipeline(settings) as pipeline, open_ears() as ears:
+            config = uvicorn.Config(build_app(pipeline, settings, ears), host="127.0.0.1", port=0, log_level="warning")
             served = uvicorn.Server(config)
             task = asyncio.create_task(served.serve())
             while not served.started:

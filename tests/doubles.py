@@ -124,8 +124,6 @@ class ScriptedPipeline:
 class ScriptedBackbone:
     """A Backbone that says `chunks` of token ids, or raises where a chunk is an exception; counts what is unfinished."""
 
-    cache_tokens = 4096
-
     def __init__(self, *chunks: Sequence[int] | Exception | Forever) -> None:
         self.chunks = chunks
         self.prompts: list[Prompt] = []

@@ -74,13 +74,14 @@ def test_playback_runs_at_its_own_speed_and_waits_where_it_runs_dry() -> None:
 
 def test_messages_alternate_and_the_oldest_go_first() -> None:
     """Would catch a conversation that a strict template refuses, or one that loses its instructions or its newest turn."""
-    conversation = Conversation("be brief", ())
+    conversation = Conversation(())
     conversation.listen("t1", [TextPart("a")])
-    conversation.answer("r1", "")
+    conversation.reserve("r1")
     conversation.listen("t2", [TextPart("b")])
-    conversation.answer("r2", "")
+    conversation.reserve("r2")
     conversation.answer("r2", "c")
-    roles = [(message.role, len(message.parts)) for message in conversation.messages(TextPart("d"))]
+    messages = conversation.messages(TextPart("d"), instructions="be brief")
+    roles = [(message.role, len(message.parts)) for message in messages]
     assert roles == [("system", 1), ("user", 2), ("assistant", 1), ("user", 1)]
     assert conversation.trim() and not conversation.trim()
-    assert [message.role for message in conversation.messages()] == ["system", "user", "assistant"]
+    assert [message.role for message in conversation.messages(instructions="be brief")] == ["system", "user", "assistant"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 from omni_server import __version__
 from omni_server.access import Access, open_access
@@ -26,8 +26,14 @@ from omni_server.rest.transcriptions import transcriptions_router
 __all__ = ["create_app"]
 
 
-def create_app(pipeline: Responder, settings: Settings, access: Access | None = None) -> FastAPI:
-    """`access` is shared with the other doors; without it, this one has its own by the settings."""
+def create_app(
+    pipeline: Responder,
+    settings: Settings,
+    access: Access | None = None,
+    live: Callable[[Door], APIRouter] | None = None,
+) -> FastAPI:
+    """`access` is shared with the other doors; without it, this one has its own by the settings. `live`: the router of live
+    conversations, where there are ears for them."""
     media = MediaStore(settings.store_policy)
     door = Door(Metered(pipeline), settings, access or open_access(settings), media=media)
 
@@ -48,4 +54,6 @@ def create_app(pipeline: Responder, settings: Settings, access: Access | None = 
     app.include_router(models_router(door))
     app.include_router(health_router(door))
     app.include_router(metrics_router(door))
+    if live is not None:
+        app.include_router(live(door))
     return app

@@ -38,9 +38,13 @@ from omni_server.rpc.writing import (
 )
 from omni_server.session import Session
 from omni_server.turns import (
+    AnswerBegun,
+    CallMade,
     Ending,
     GoAway,
     Interrupted,
+    ItemDropped,
+    ItemPlaced,
     ResponseDone,
     ResponsePart,
     ResponseStarted,
@@ -240,6 +244,8 @@ class LiveWriter:
                 broken_off = ending in (Ending.INTERRUPTED, Ending.CANCELLED)
                 rest = [] if broken_off else self._sound.finish()
                 return [*rest, {"response_done": done_message(event)}]
+            case AnswerBegun() | CallMade() | ItemPlaced() | ItemDropped():
+                return []  # of what a client of this wire cannot ask for, or is told in other ways
             case _:
                 return [small_message(event)]
 
