@@ -47,15 +47,13 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     senses, makers = await asyncio.to_thread(_load_components, checkpoint, settings, placement)
     codec = TextCodec(checkpoint.folders["backbone"] / "tokenizer.json")
 
-    fetcher = UrlFetcher(settings.url_policy)
-
     from omni_server.backbone import VllmBackbone
 
     build = partial(VllmBackbone, checkpoint, settings, placement)
     backbone = Revival(build, settings.engine_stall_seconds, Backoff(most=settings.engine_backoff_seconds))
     pipeline = Pipeline(
         checkpoint=checkpoint,
-        loader=MediaLoader(settings.media_limits, fetcher),
+        loader=MediaLoader(settings.media_limits, UrlFetcher(settings.url_policy)),
         senses=senses,
         prompter=Prompter(checkpoint, codec),
         backbone=backbone,
@@ -68,7 +66,6 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         yield pipeline
     finally:
         await pipeline.close()
-        fetcher.close()
 
 
 @asynccontextmanager

@@ -91,6 +91,9 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     adapter: str | None = None  # by name, of those this deployment serves beside the model
+    logprobs: int | None = None  # how many likely tokens are told beside each token of text; None: no likelihoods at all
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token id, and what is added to its logit
+    form: Mapping[str, Any] | None = None  # a JSON schema that the whole reply follows
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from omni_server.config import Settings
 from omni_server.errors import EngineUnavailable, Overloaded, RequestError
 from omni_server.grammar import span_grammar
 from omni_server.placement import Placement, share_of_gpu
-from omni_server.types import Modality, Prompt, Sampling, TokenChunk
+from omni_server.types import Modality, Prompt, Sampling, TokenChunk, TokenScore
 from omni_server.vllm_plugin import ARCHITECTURE
 
 # Measured on 2 cores: a compiled, multi-process engine takes over a minute to start and gains nothing at this size.
@@ -70,7 +70,8 @@ class VllmBackbone:
             async with aclosing(generated) as outputs:
                 async for output in outputs:
                     reply = output.outputs[0]
-                    yield TokenChunk(tuple(reply.token_ids), reply.finish_reason, output.num_cached_tokens or 0)
+                    scores = _scores(reply, sampling.logprobs)
+                    yield TokenChunk(tuple(reply.token_ids), reply.finish_reason, output.num_cached_tokens or 0, scores)
         except QueueOverflowError as error:
             raise Overloaded("too many requests are waiting for the backbone; try again later") from error
         except VLLMClientError as error:
@@ -98,9 +99,8 @@ class VllmBackbone:
 
     def _sampling_parameters(self, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]) -> Any:
         from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+        from vllm.sampling_params import RequestOutputKind
 
-        grammar = self._grammar(modalities)
         room = self._checkpoint.context_length - len(prompt.token_ids)
         chosen = {
             "temperature": sampling.temperature,
@@ -110,13 +110,40 @@ class VllmBackbone:
         }
         return SamplingParams(
             **(self._defaults | {name: value for name, value in chosen.items() if value is not None}),
+            **self._constraints(sampling, modalities),
             max_tokens=min(sampling.max_tokens or room, room),
             presence_penalty=sampling.presence_penalty,
             frequency_penalty=sampling.frequency_penalty,
-            structured_outputs=StructuredOutputsParams(grammar=grammar) if grammar is not None else None,
+            logprobs=sampling.logprobs,
+            logit_bias=dict(sampling.logit_bias) or None,
             output_kind=RequestOutputKind.DELTA,
             detokenize=False,
         )
+
+    def _constraints(self, sampling: Sampling, modalities: frozenset[Modality]) -> dict[str, Any]:
+        """What may be said at all. A schema speaks of letters, and the names of media tokens are letters too, so a reply in a
+        form is held to the ids of text beside it."""
+        from vllm.sampling_params import StructuredOutputsParams
+
+        if sampling.form is None:
+            grammar = self._grammar(modalities)
+            return {"structured_outputs": StructuredOutputsParams(grammar=grammar) if grammar is not None else None}
+        form = StructuredOutputsParams(json=dict(sampling.form))
+        if not self._checkpoint.bands:
+            return {"structured_outputs": form}
+        text = [token for first, size in self._checkpoint.text_ranges for token in range(first, first + size)]
+        return {"structured_outputs": form, "allowed_token_ids": [*text, *self._defaults["stop_token_ids"]]}
+
+
+def _scores(reply: Any, wanted: int | None) -> tuple[TokenScore, ...]:
+    """vLLM tells the sampled token beside the likeliest, where it is not one of them."""
+    if wanted is None or reply.logprobs is None:
+        return ()
+    scores = []
+    for token, told in zip(reply.token_ids, reply.logprobs, strict=True):
+        likeliest = sorted(told.items(), key=lambda item: -item[1].logprob)[:wanted]
+        scores.append(TokenScore(told[token].logprob, tuple((other, its.logprob) for other, its in likeliest)))
+    return tuple(scores)
 
 
 def _prepare_environment(settings: Settings) -> bool:
@@ -140,7 +167,8 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, placement: Pla
         "max_model_len": checkpoint.context_length,
         "max_num_seqs": settings.max_num_seqs,
         "enable_prefix_caching": True,
-        "structured_outputs_config": {"backend": "xgrammar"},
+        # White space without end is JSON too, and small models like it.
+        "structured_outputs_config": {"backend": "xgrammar", "disable_any_whitespace": True},
         "generation_config": "vllm",
         "mm_processor_cache_gb": 0,
         "disable_log_stats": True,

@@ -33,6 +33,7 @@ from omni_server.types import (
     Request,
     Sampling,
     Speech,
+    Thinking,
     TokenChunk,
     Video,
     VideoPart,
@@ -141,6 +142,8 @@ class Pipeline:
             )
         if request.tools and self.checkpoint.dialect.tag_of("tool_call") is None:
             raise RequestError(f"`tools` is set; `{self.checkpoint.name}` has not learned to call tools", param="tools")
+        if request.sampling.form is not None:
+            _check_form(request)
         if request.decode.voice is not None and request.decode.voice not in self.checkpoint.voices:
             raise RequestError(
                 f"voice `{request.decode.voice}` is unknown; expected one of {_listed(self.checkpoint.voices)}",
@@ -149,8 +152,11 @@ class Pipeline:
 
     async def _prompt(self, request: Request, encodings: list[Encoding]) -> Prompt:
         draws = Modality.IMAGE in request.modalities
+        # A form holds from the first token on, so there is no room for thoughts that nobody asked for.
+        free = request.sampling.form is None or request.thinking.wanted is not None or request.thinking.budget is not None
+        thinking = request.thinking if free else Thinking(wanted=False)
         return await self._load_lane.run(
-            self._prompter.build, request.messages, encodings, request.tools, request.thinking, draws=draws
+            self._prompter.build, request.messages, encodings, request.tools, thinking, draws=draws
         )
 
     def _speak(self, request: Request, prompt: Prompt) -> AsyncGenerator[TokenChunk, None]:
@@ -187,6 +193,25 @@ class Pipeline:
         if isinstance(sense, VideoSense):
             return self._loader.video(source, sense.pace, sense.most_frames, hears=sense.hears)
         return self._loader.picture(source) if modality is Modality.IMAGE else self._loader.speech(source)
+
+
+def _check_form(request: Request) -> None:
+    """A form holds for every letter of a reply, so nothing else can stand in it."""
+    media = sorted(request.modalities - {Modality.TEXT})
+    if media:
+        raise RequestError(
+            f"`response_format` asks for JSON and `modalities` for `{media[0]}`; expected `text` alone with it",
+            param="response_format",
+        )
+    if request.tools:
+        raise RequestError(
+            "`response_format` asks for JSON and `tools` are offered; expected one of them", param="response_format"
+        )
+    if request.thinking.wanted and request.thinking.budget is None:
+        raise RequestError(
+            "`response_format` asks for JSON and the request for thoughts; expected `thinking_token_budget` with them",
+            param="response_format",
+        )
 
 
 def _listed(names: Any) -> str:

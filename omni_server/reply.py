@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any, assert_never
@@ -36,6 +36,7 @@ from omni_server.types import (
     Opened,
     Prompt,
     Request,
+    Score,
     SpanClosed,
     SpanOpened,
     Speech,
@@ -77,6 +78,8 @@ class Reply:
         self._counts: Counter[Modality | None] = Counter()
         self._cached = 0
         self._thoughts = 0
+        self._score: Score | None = None  # of the token that is being read
+        self._scores: list[Score] = []  # of tokens whose text was not given out yet
         self._shown: set[int] = set()  # text spans of which the user has seen something
         timeline.mark("prompt")
 
@@ -119,8 +122,10 @@ class Reply:
                 self._timeline.mark("first_token")
                 self._cached = max(self._cached, chunk.cached_tokens)
                 self._counts[None] += len(chunk.token_ids)
-                for event in router.feed(chunk.token_ids):
-                    await self._take(event, spans)
+                for ids, score in self._scored(chunk):
+                    self._score = score
+                    for event in router.feed(ids):
+                        await self._take(event, spans)
                 if self._text.stopped:
                     break
                 finish_reason = chunk.finish_reason or finish_reason
@@ -132,12 +137,21 @@ class Reply:
         with self._timeline.stage("backbone"):
             return await anext(tokens, None)
 
+    def _scored(self, chunk: TokenChunk) -> Iterator[tuple[tuple[int, ...], Score | None]]:
+        """The ids of a chunk; token by token where each has a score."""
+        if not chunk.scores:
+            yield chunk.token_ids, None
+        for token, score in zip(chunk.token_ids, chunk.scores, strict=False):
+            likeliest = tuple((self._codec.decode([other]), its) for other, its in score.likeliest)
+            yield (token,), Score(self._codec.decode([token]), score.logprob, likeliest)
+
     async def _take(self, event: Opened | Codes | Closed, spans: asyncio.TaskGroup) -> None:
         match event:
             case Opened(index, modality, ratio):
                 self._modalities[index] = modality
                 if modality is Modality.TEXT:
                     self._text = self._codec.open(self._request.sampling.stop)
+                    self._scores.clear()
                 else:
                     await self._events.put(SpanOpened(index, modality))
                     self._spans[index] = asyncio.Queue()
@@ -151,6 +165,8 @@ class Reply:
                 if index in self._spans:
                     self._spans[index].put_nowait(event)
                 else:
+                    if self._score is not None and not self._aside.in_thought:
+                        self._scores.append(self._score)
                     await self._put_text(index, self._text.feed(codes))
             case Closed(index):
                 if index in self._spans:
@@ -158,6 +174,8 @@ class Reply:
                 else:
                     await self._put_text(index, self._text.finish())
                     await self._put_shown(index, self._aside.finish())
+                    if self._scores and index in self._shown and not self._text.stopped:
+                        await self._put_shown(index, [""])
                     if index in self._shown:
                         await self._events.put(SpanClosed(index))
             case _:
@@ -174,7 +192,8 @@ class Reply:
                 if index not in self._shown:
                     self._shown.add(index)
                     await self._events.put(SpanOpened(index, Modality.TEXT))
-                event = TextDelta(index, event)
+                event = TextDelta(index, event, tuple(self._scores))
+                self._scores.clear()
             await self._events.put(event)
 
     async def _decode(self, index: int, modality: Modality, options: DecodeOptions) -> None:

@@ -22,7 +22,7 @@ async def think_and_answer(
     thought: list[int] = []
     closed, ended = False, None
     if budget > 0:
-        sampling = replace(request.sampling, max_tokens=min(budget, limit or budget))
+        sampling = replace(request.sampling, max_tokens=min(budget, limit or budget), form=None)
         thoughts = backbone.stream(f"{request.request_id}-thought", prompt, sampling, frozenset({Modality.TEXT}))
         async with aclosing(thoughts):
             async for chunk in thoughts:
@@ -30,7 +30,7 @@ async def think_and_answer(
                 taken, closed = _until_closed(thought, chunk.token_ids, codec, f"</{tag}>")
                 thought += taken
                 if taken:
-                    yield TokenChunk(tuple(taken), None, chunk.cached_tokens)
+                    yield TokenChunk(tuple(taken), None, chunk.cached_tokens, chunk.scores[: len(taken)])
                 if closed:
                     break
     if not closed and ended == "stop":

@@ -23,6 +23,7 @@ from omni_server.asked import (
     ToolCall as ToolCall,
     VideoPart as VideoPart,
 )
+from omni_server.scores import Score as Score, TokenScore as TokenScore
 
 if TYPE_CHECKING:
     import numpy as np
@@ -115,11 +116,13 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class TokenChunk:
-    """New token ids of a reply. `finish_reason` (`stop` or `length`) is set on the last chunk only."""
+    """New token ids of a reply. `finish_reason` (`stop` or `length`) is set on the last chunk only; `scores`, one for each id,
+    where the request asked for them."""
 
     token_ids: tuple[int, ...]
     finish_reason: str | None = None
     cached_tokens: int = 0
+    scores: tuple[TokenScore, ...] = ()
 
 
 # 6 route ----------------------------------------------------------------------------------------------------------
@@ -192,8 +195,11 @@ class SpanOpened:
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
+    """`scores` are those of the tokens since the last delta of this span, where the request asked for them."""
+
     index: int
     text: str
+    scores: tuple[Score, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

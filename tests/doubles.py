@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-import httpx
 import numpy as np
 import PIL.Image
 
@@ -122,9 +120,9 @@ class ScriptedPipeline:
 
 
 class ScriptedBackbone:
-    """A Backbone that says `chunks` of token ids, or raises where a chunk is an exception; counts what is unfinished."""
+    """A Backbone that says `chunks`, of token ids or whole, or raises where one is an exception; counts what is unfinished."""
 
-    def __init__(self, *chunks: Sequence[int] | Exception | Forever) -> None:
+    def __init__(self, *chunks: Sequence[int] | TokenChunk | Exception | Forever) -> None:
         self.chunks = chunks
         self.prompts: list[Prompt] = []
         self.unfinished = 0
@@ -143,6 +141,8 @@ class ScriptedBackbone:
                         await asyncio.Event().wait()
                     case Exception():
                         raise chunk
+                    case TokenChunk():
+                        yield chunk
                     case _:
                         self.spoken = number
                         yield TokenChunk(tuple(chunk), "stop" if number == len(self.chunks) else None)
@@ -262,35 +262,3 @@ class FaultyDecoder:
         if self.error is not None:
             raise self.error
         return made if self.output is None else self.output
-
-
-class ScriptedNames:
-    """A resolver that gives each name its answers one after another, the last one for ever; numbers are what the system reads
-    them as. Names that are not in the script are not known."""
-
-    def __init__(self, **answers: list[list[str]]) -> None:
-        self.answers = {name.replace("_", "."): list(given) for name, given in answers.items()}
-        self.asked: list[str] = []
-
-    async def __call__(self, host: str, port: int) -> list[str]:
-        self.asked.append(host)
-        if given := self.answers.get(host):
-            return given.pop(0) if len(given) > 1 else given[0]
-        flags = 0 if host == "localhost" else socket.AI_NUMERICHOST
-        return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)]
-
-
-class ScriptedInternet(httpx.AsyncBaseTransport):
-    """Answers for the addresses of the script, sends everything else over the real network, and keeps what was sent where."""
-
-    def __init__(self, **answers: httpx.Response) -> None:
-        self.answers = answers
-        self.sent: list[str] = []
-        self._real = httpx.AsyncHTTPTransport(verify=False)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.sent.append(request.url.host)
-        return self.answers.get(request.url.host) or await self._real.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        await self._real.aclose()

@@ -38,10 +38,14 @@ from omni_server.types import (
     Modality,
     Request,
     Sampling,
+    Score,
     SpanClosed,
     SpanOpened,
     TextDelta,
     TextPart,
+    Thinking,
+    TokenChunk,
+    TokenScore,
 )
 from tests.decoders.audio.tiny_vocoder import tiny_decoder as tiny_vocoder
 from tests.decoders.image.tiny_decoder import tiny_decoder
@@ -346,4 +350,38 @@ async def test_what_cannot_be_done_is_refused_first(
     pipeline = build(replace(checkpoint, folders=folders), backbone)
     with pytest.raises(error):
         await collect(pipeline, request(**({"modalities": frozenset({Modality.TEXT})} | changes)))
+    assert backbone.prompts == []
+
+
+async def test_likelihoods_go_with_the_text_of_their_tokens(checkpoint: Checkpoint) -> None:
+    """Would catch likelihoods that stand beside another piece of text, that are told for a turn's end, or that get lost where
+    a letter is made of two tokens or text is held back for a stop string."""
+    codec = TextCodec(checkpoint.folders["backbone"] / "tokenizer.json")
+    ids = codec.encode_user("a\N{LATIN SMALL LETTER E WITH ACUTE}x")
+    chunks = [TokenChunk((token,), None, 0, (TokenScore(-float(place), ((token, -1.0),)),)) for place, token in enumerate(ids)]
+    chunks.append(TokenChunk((END,), "stop", 0, (TokenScore(-9.0),)))
+    for stop in ((), ("xyz",)):
+        asked = request(sampling=Sampling(logprobs=1, stop=stop), modalities=frozenset({Modality.TEXT}))
+        events = await collect(build(checkpoint, ScriptedBackbone(*chunks)), asked)
+        deltas = [event for event in events if isinstance(event, TextDelta)]
+        scores = [score for delta in deltas for score in delta.scores]
+        assert "".join(delta.text for delta in deltas) == "a\N{LATIN SMALL LETTER E WITH ACUTE}x"
+        assert [score.logprob for score in scores] == [0.0, -1.0, -2.0, -3.0]
+        assert scores[0] == Score("a", 0.0, (("a", -1.0),)) and scores[-1].token == "x"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"modalities": frozenset({Modality.TEXT, Modality.IMAGE})}, "`text` alone"),
+        ({"thinking": Thinking(wanted=True)}, "`thinking_token_budget`"),
+    ],
+)
+async def test_a_form_leaves_no_room_for_anything_else(checkpoint: Checkpoint, changes: dict[str, Any], says: str) -> None:
+    """Would catch a picture or thoughts that the engine cannot make under a schema, and that end as broken JSON."""
+    backbone = ScriptedBackbone([104])
+    fields = {"modalities": frozenset({Modality.TEXT}), "sampling": Sampling(form={"type": "object"})} | changes
+    with pytest.raises(RequestError, match=says) as caught:
+        await collect(build(checkpoint, backbone), request(**fields))
+    assert caught.value.param == "response_format"
     assert backbone.prompts == []

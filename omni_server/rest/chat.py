@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from fastapi import APIRouter
 from fastapi.requests import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from omni_server import types
 from omni_server.door import Door
-from omni_server.errors import OmniError
-from omni_server.rest.body import read_body, unless_gone
-from omni_server.rest.chat_reply import ChatChunks, ChatMessageReply, Envelope
+from omni_server.rest.body import read_body
+from omni_server.rest.chat_chunks import ChatChunks, usage_chunk
+from omni_server.rest.chat_reply import ChatChoice, Envelope, usage_body
 from omni_server.rest.chat_request import chat_request
 from omni_server.rest.chat_wire import ChatRequest, read_chat
-from omni_server.rest.errors import error_body
+from omni_server.rest.choices import choices_of, played_choices, usage_of
+from omni_server.rest.playing import DONE, Answer, send_events
+from omni_server.segments import Body
+from omni_server.types import AudioDelta, Done, ImageReady, Modality, Request
 
-logger = logging.getLogger(__name__)
-
-EVENT_STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
 # Making a PNG or an mp3 takes milliseconds to tens of them, too long for the event loop.
-HEAVY = types.ImageReady | types.AudioDelta
+HEAVY = ImageReady | AudioDelta
 
 
 def chat_router(door: Door) -> APIRouter:
@@ -45,68 +42,43 @@ def chat_router(door: Door) -> APIRouter:
             model=chat.model,
             created=int(time.time()),
             keep_transcript=door.transcripts.keep,
-            audio_format=chat.audio.format if chat.audio and types.Modality.AUDIO in asked.modalities else None,
+            audio_format=chat.audio.format if chat.audio and Modality.AUDIO in asked.modalities else None,
             include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
+            scored=bool(chat.logprobs),
         )
-        return ChatAnswer(door, asked, envelope, streamed=bool(chat.stream))
+        requests = choices_of(asked, chat.n or 1)
+
+        async def write(scope: Scope, receive: Receive, send: Send) -> None:
+            if chat.stream:
+                await send_events(send, _chunks(door, requests, envelope), DONE)
+                return
+            body = await _whole(door, requests, envelope)
+            await JSONResponse(body)(scope, receive, send)
+
+        return Answer(write)
 
     return router
 
 
-class ChatAnswer(Response):
-    """Plays the request while it is being sent. The client's leaving leaves `respond`, which cancels the work."""
-
-    def __init__(self, door: Door, request: types.Request, envelope: Envelope, *, streamed: bool) -> None:
-        super().__init__()
-        self._door = door
-        self._request = request
-        self._envelope = envelope
-        self._streamed = streamed
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await unless_gone(self._play(scope, receive, send), receive)
-
-    async def _play(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # What is wrong with the request is raised on entering: before the first byte, so it becomes a status.
-        async with self._door.pipeline.respond(self._request) as events:
-            if self._streamed:
-                await self._stream(events, send)
-                return
-            body = await self._collect(events)
-        await JSONResponse(body)(scope, receive, send)
-
-    async def _collect(self, events: AsyncIterator[types.Event]) -> dict[str, Any]:
-        reply = ChatMessageReply(self._envelope)
-        async for event in events:
-            reply.feed(event)
-        return await asyncio.to_thread(reply.finish)
-
-    async def _stream(self, events: AsyncIterator[types.Event], send: Send) -> None:
-        chunks = ChatChunks(self._envelope)
-        begun = False
-        try:
-            async for event in events:
-                if not begun and not isinstance(event, types.Failed):
-                    await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
-                    begun = True
-                heavy = isinstance(event, HEAVY)
-                for chunk in await asyncio.to_thread(chunks.feed, event) if heavy else chunks.feed(event):
-                    await _send_line(send, chunk)
-        except OmniError as error:
-            if not begun:
-                raise
-            logger.warning("reply %s failed midway: %s", self._envelope.id, error)
-            await _send_line(send, error_body(error))
-        except Exception:
-            if not begun:
-                raise
-            logger.exception("reply %s failed midway", self._envelope.id)
-            await _send_line(send, error_body(OmniError("The server failed midway through this reply.")))
-        else:
-            await send({"type": "http.response.body", "body": b"data: [DONE]\n\n", "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+async def _whole(door: Door, requests: Sequence[Request], envelope: Envelope) -> Body:
+    choices = [ChatChoice(envelope, place) for place in range(len(requests))]
+    endings: list[Done] = []
+    async with aclosing(played_choices(door, requests, {})) as events:
+        async for place, event in events:
+            choices[place].feed(event)
+            endings += [event] if isinstance(event, Done) else []
+    bodies = [await asyncio.to_thread(choice.finish) for choice in choices]
+    return envelope.wrap("chat.completion", choices=bodies, usage=usage_body(usage_of(endings)))
 
 
-async def _send_line(send: Send, body: dict[str, Any]) -> None:
-    line = f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
-    await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
+async def _chunks(door: Door, requests: Sequence[Request], envelope: Envelope) -> AsyncGenerator[Body, None]:
+    choices = [ChatChunks(envelope, place) for place in range(len(requests))]
+    endings: list[Done] = []
+    async with aclosing(played_choices(door, requests, {})) as events:
+        async for place, event in events:
+            feed = choices[place].feed
+            for chunk in await asyncio.to_thread(feed, event) if isinstance(event, HEAVY) else feed(event):
+                yield chunk
+            endings += [event] if isinstance(event, Done) else []
+    if envelope.include_usage:
+        yield usage_chunk(envelope, usage_of(endings), endings[0].seconds)

@@ -1,4 +1,4 @@
-"""Step 8. Events become OpenAI's chat answer: one message, or a stream of chunks. Sync, no sockets, no clock.
+"""Step 8. Events become OpenAI's chat answer, and the parts that a stream of chunks shares with it. Sync, no sockets, no clock.
 
 Spans of a reply may overlap in time: a slow picture does not hold back the voice after it. What OpenAI's shape wants in
 order is put in order here: the voice of all spans is one continuous file, `omni.segments` tells the order of all.
@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import PIL.Image
 
-from omni_server.audio_format import AudioWriter, encode, open_writer
+from omni_server.audio_format import encode
 from omni_server.errors import OmniError
 from omni_server.segments import Body, Segments, VoiceLine
 from omni_server.types import (
@@ -24,17 +24,17 @@ from omni_server.types import (
     Event,
     Failed,
     Heard,
-    ImagePreview,
-    ImageProgress,
-    ImageReady,
     Modality,
     ReasoningDelta,
+    Score,
     SpanClosed,
     SpanOpened,
     TextDelta,
     ToolCalled,
     Usage,
 )
+
+LEAST = -9999.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +48,22 @@ class Envelope:
     keep_transcript: Callable[[str, str], int]
     audio_format: str | None = None
     include_usage: bool = False
+    scored: bool = False  # likelihoods were asked for
 
-    @property
-    def audio_id(self) -> str:
-        return "audio_" + self.id.removeprefix("chatcmpl-")
+    def audio_id(self, choice: int) -> str:
+        return "audio_" + self.id.removeprefix("chatcmpl-") + (f"_{choice}" if choice else "")
 
     def wrap(self, object_name: str, **rest: Any) -> Body:
         return {"id": self.id, "object": object_name, "created": self.created, "model": self.model, **rest}
 
 
-class ChatMessageReply:
-    """Collects events; `finish()` is the body of a plain answer."""
+class ChatChoice:
+    """Collects the events of one choice; `finish()` is its body in a plain answer."""
 
-    def __init__(self, envelope: Envelope) -> None:
+    def __init__(self, envelope: Envelope, choice: int = 0) -> None:
         self._envelope = envelope
+        self._choice = choice
+        self._scores: list[Score] = []
         self._segments = Segments()
         self._voice = VoiceLine()
         self._heard: list[np.ndarray] = []
@@ -75,6 +77,8 @@ class ChatMessageReply:
         """Raises the error of a reply that failed."""
         self._segments.feed(event)
         match event:
+            case TextDelta(scores=scores):
+                self._scores += scores
             case SpanOpened(index=index, modality=Modality.AUDIO):
                 self._voice.open(index)
             case AudioDelta(index=index, samples=samples, sample_rate=sample_rate):
@@ -87,7 +91,7 @@ class ChatMessageReply:
             case Heard(text=text):
                 self._user_said += text
             case ToolCalled():
-                self._calls.append(call_part(self._envelope, event))
+                self._calls.append(call_part(self._envelope, self._choice, event))
             case Done():
                 self._done = event
             case Failed(error=error):
@@ -115,114 +119,24 @@ class ChatMessageReply:
         message["omni"] = {"segments": [segment.closed() for segment in segments], "seconds": self._done.seconds}
         if self._user_said:
             message["omni"]["user_transcript"] = self._user_said
-        choice = {"index": 0, "message": message, "finish_reason": self._done.finish_reason, "logprobs": None}
-        return self._envelope.wrap("chat.completion", choices=[choice], usage=usage_body(self._done.usage))
+        logprobs = logprobs_body(self._scores) if self._envelope.scored else None
+        return {
+            "index": self._choice,
+            "message": message,
+            "finish_reason": self._done.finish_reason,
+            "logprobs": logprobs,
+        }
 
     def _audio(self, transcript: str) -> Body:
         assert self._envelope.audio_format is not None
         file = encode(self._envelope.audio_format, np.concatenate(self._heard), self._sample_rate)
+        audio_id = self._envelope.audio_id(self._choice)
         return {
-            "id": self._envelope.audio_id,
+            "id": audio_id,
             "data": base64.b64encode(file).decode("ascii"),
-            "expires_at": self._envelope.keep_transcript(self._envelope.audio_id, transcript),
+            "expires_at": self._envelope.keep_transcript(audio_id, transcript),
             "transcript": transcript,
         }
-
-
-class ChatChunks:
-    """`feed(event)` and `finish()` give the chunks of a streamed answer, in order.
-
-    Stock accumulators join strings and add numbers, so an id or a number is sent exactly once, lists have an `index`
-    that counts up, and base64 is cut at whole groups: the joined `data` is the base64 of the whole file.
-    """
-
-    def __init__(self, envelope: Envelope) -> None:
-        self._envelope = envelope
-        self._segments = Segments()
-        self._voice = VoiceLine()
-        self._writer: AudioWriter | None = None
-        self._slices = Base64Slices()
-        self._audio_id_sent = False
-        self._begun = False
-        self._images = 0
-
-    def feed(self, event: Event) -> list[Body]:
-        self._segments.feed(event)
-        chunks = [] if self._begun else [self._chunk({"role": "assistant", "content": "", "refusal": None})]
-        self._begun = True
-        match event:
-            case SpanOpened(index=index, modality=modality):
-                if modality is Modality.AUDIO:
-                    self._voice.open(index)
-                chunks.append(self._chunk({"omni": {"segments": [self._segments.by_index[index].opened()]}}))
-            case TextDelta(text=text):
-                aloud = self._envelope.audio_format is not None
-                chunks.append(self._audio({"transcript": text}) if aloud else self._chunk({"content": text}))
-            case ReasoningDelta(text=text):
-                chunks.append(self._chunk({"reasoning_content": text}))
-            case Heard(text=text):
-                chunks.append(self._chunk({"omni": {"user_transcript": text}}))
-            case ToolCalled():
-                chunks.append(self._chunk({"tool_calls": [{"index": event.index, **call_part(self._envelope, event)}]}))
-            case AudioDelta(index=index, samples=samples, sample_rate=sample_rate):
-                chunks += self._spoken(self._voice.feed(index, samples), sample_rate)
-            case ImageProgress() | ImagePreview():
-                pass  # OpenAI's chat has no place for a picture that is not there yet
-            case ImageReady(image=image):
-                chunks.append(self._chunk({"images": [image_part(image, self._images)]}))
-                self._images += 1
-            case SpanClosed(index=index):
-                chunks += self._closed(index)
-            case Done():
-                chunks += self._ending(event)
-            case Failed(error=error):
-                raise error
-        return chunks
-
-    def finish(self) -> list[Body]:
-        """Nothing is held back: the last event already gave the last chunk."""
-        return []
-
-    def _closed(self, index: int) -> list[Body]:
-        segment = self._segments.by_index[index]
-        chunks = self._spoken(self._voice.close(index), segment.sample_rate)
-        # Of the numbers in `opened()`, accumulators replace `index` and `type` and do not add them up.
-        return [*chunks, self._chunk({"omni": {"segments": [segment.closed()]}})]
-
-    def _spoken(self, samples: np.ndarray, sample_rate: int) -> list[Body]:
-        if self._envelope.audio_format is None or not len(samples):
-            return []
-        if self._writer is None:
-            self._writer = open_writer(self._envelope.audio_format, sample_rate)
-        data = self._slices.feed(self._writer.feed(samples))
-        return [self._audio({"data": data})] if data else []
-
-    def _ending(self, done: Done) -> list[Body]:
-        chunks = []
-        if self._writer is not None:
-            data = self._slices.feed(self._writer.finish()) + self._slices.finish()
-            if data:
-                chunks.append(self._audio({"data": data}))
-        if self._audio_id_sent:
-            expires_at = self._envelope.keep_transcript(self._envelope.audio_id, self._segments.text)
-            chunks.append(self._chunk({"audio": {"expires_at": expires_at}}))
-        chunks.append(self._chunk({}, done.finish_reason))
-        if self._envelope.include_usage:
-            usage = usage_body(done.usage)
-            omni = {"seconds": done.seconds}
-            chunks.append(self._envelope.wrap("chat.completion.chunk", choices=[], usage=usage, omni=omni))
-        return chunks
-
-    def _audio(self, update: Body) -> Body:
-        if not self._audio_id_sent:
-            self._audio_id_sent = True
-            update = {"id": self._envelope.audio_id, **update}
-        return self._chunk({"audio": update})
-
-    def _chunk(self, delta: Body, finish_reason: str | None = None) -> Body:
-        choice = {"index": 0, "delta": delta, "finish_reason": finish_reason, "logprobs": None}
-        usage = {"usage": None} if self._envelope.include_usage else {}
-        return self._envelope.wrap("chat.completion.chunk", choices=[choice], **usage)
 
 
 class Base64Slices:
@@ -244,8 +158,8 @@ class Base64Slices:
         return base64.b64encode(rest).decode("ascii")
 
 
-def call_part(envelope: Envelope, call: ToolCalled) -> Body:
-    call_id = f"call_{envelope.id.removeprefix('chatcmpl-')}_{call.index}"
+def call_part(envelope: Envelope, choice: int, call: ToolCalled) -> Body:
+    call_id = f"call_{envelope.audio_id(choice).removeprefix('audio_')}_{call.index}"
     return {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
@@ -254,6 +168,22 @@ def image_part(image: PIL.Image.Image, index: int) -> Body:
     image.save(file, "PNG", compress_level=1)
     url = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
     return {"type": "image_url", "index": index, "image_url": {"url": url}}
+
+
+def logprobs_body(scores: Sequence[Score]) -> Body:
+    return {"content": [scored_token(score) for score in scores], "refusal": None}
+
+
+def scored_token(score: Score) -> Body:
+    likeliest = [_likely(token, logprob) for token, logprob in score.likeliest]
+    return {**_likely(score.token, score.logprob), "top_logprobs": likeliest}
+
+
+def _likely(token: str, logprob: float) -> Body:
+    # A token may be a part of a letter: then its bytes cannot be told from its text.
+    told = None if "\N{REPLACEMENT CHARACTER}" in token else list(token.encode())
+    # What a mask forbids has no likelihood at all, and JSON has no infinity.
+    return {"token": token, "logprob": max(logprob, LEAST), "bytes": told}
 
 
 def usage_body(usage: Usage) -> Body:

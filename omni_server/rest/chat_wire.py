@@ -1,8 +1,8 @@
 """Step 1. The shape of a `POST /v1/chat/completions` body, read strictly; says nothing about what it means.
 
-Fields fall into four kinds: those that are used; those in `Ignored`, which have no effect; those in `NotYet`, which
-may only say that they want nothing; and all others, which are refused by name, for a misspelt field that is silently
-dropped costs its user an afternoon.
+Fields fall into four kinds: those that are used; those that are `Ignored`; those that are `Refused`, which may only say that
+they want nothing; and all others, which are refused by name, for a misspelt field that is silently dropped costs its user
+an afternoon.
 Inside messages unknown keys are let pass, because clients send back whole answers as history.
 """
 
@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError
 
 from omni_server.rest.faults import request_error
+from omni_server.rest.kinds import Ignored, Refused
 
-NEUTRAL: tuple[Any, ...] = (None, False, 0, "none", "auto", [], {}, {"type": "text"})
+MOST_CHOICES = 8
 
 
 def _kind(value: Any) -> str | None:
@@ -146,8 +146,11 @@ class AudioOut(Part):
     ] = None
 
 
-class StreamOptions(Part):
+class StreamOptions(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
     include_usage: bool | None = None
+    include_obfuscation: Annotated[Any, Ignored("nothing is added to hide lengths")] = None
 
 
 class Function(Part):
@@ -173,44 +176,61 @@ class TemplateSwitches(BaseModel):
 
 StopString = Annotated[str, Field(min_length=1)]
 Number = Annotated[float, Field(allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+LogitBias = dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[Number, Field(ge=-100, le=100)]]
+Stop = Annotated[
+    Annotated[StopString, Tag("~string")] | Annotated[list[StopString], Field(max_length=4), Tag("~list")],
+    Discriminator(lambda value: "~string" if isinstance(value, str) else "~list"),
+]
 
 
-class Ignored(BaseModel):
-    """Accepted so that clients which send them work; without effect."""
+class JsonSchema(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
 
-    user: Any = None
-    metadata: Any = None
-    store: Any = None
-    service_tier: Any = None
-    safety_identifier: Any = None
-    prompt_cache_key: Any = None
-    prompt_cache_retention: Any = None
-    parallel_tool_calls: Any = None
-    verbosity: Any = None
+    name: str
+    description: str | None = None
+    strict: bool | None = None  # a schema always holds strictly
+    of: Annotated[dict[str, Any], Field(alias="schema")]
 
 
-class NotYet(BaseModel):
-    """Refused by name until this server has them, unless the value says that nothing is wanted."""
-
-    tool_choice: Any = None
-    functions: Any = None
-    function_call: Any = None
-    response_format: Any = None
-    logprobs: Any = None
-    top_logprobs: Any = None
-    logit_bias: Any = None
-    prediction: Any = None
-    web_search_options: Any = None
-
-    @field_validator("*")
-    @classmethod
-    def refuse(cls, value: Any, field: ValidationInfo) -> Any:
-        if field.field_name in NotYet.model_fields and value not in NEUTRAL:
-            raise PydanticCustomError("not_yet", "this server does not support it yet")
-        return value
+class PlainText(Part):
+    type: Literal["text"]
 
 
-class ChatRequest(Ignored, NotYet):
+class JsonObject(Part):
+    type: Literal["json_object"]
+
+
+class JsonForm(Part):
+    type: Literal["json_schema"]
+    json_schema: JsonSchema
+
+
+ResponseFormat = Annotated[
+    Annotated[PlainText, Tag("~text")] | Annotated[JsonObject, Tag("~json_object")] | Annotated[JsonForm, Tag("~json_schema")],
+    Discriminator(
+        _tagged_kind,
+        custom_error_type="format_type",
+        custom_error_message="expected an object with `type` one of `text`, `json_object`, `json_schema`",
+    ),
+]
+
+
+def form_of(wanted: PlainText | JsonObject | JsonForm | None) -> dict[str, Any] | None:
+    """The schema that a whole reply follows."""
+    match wanted:
+        case JsonForm():
+            return wanted.json_schema.of
+        case JsonObject():
+            return {"type": "object"}
+        case _:
+            return None
+
+
+NO_FORCE = "the model decides by itself when to call, expected `auto` or `none`"
+
+
+class ChatRequest(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     model: str
@@ -224,25 +244,44 @@ class ChatRequest(Ignored, NotYet):
     top_k: Annotated[int, Field(ge=-1)] | None = None
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: (
-        Annotated[
-            Annotated[StopString, Tag("~string")] | Annotated[list[StopString], Field(max_length=4), Tag("~list")],
-            Discriminator(lambda value: "~string" if isinstance(value, str) else "~list"),
-        ]
-        | None
-    ) = None
+    logit_bias: LogitBias | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    seed: Annotated[Seed | None, Field(description="choice k has the seed `seed + k`")] = None
+    stop: Stop | None = None
+    response_format: Annotated[
+        ResponseFormat | None, Field(description="JSON, of text alone: without media, without tools")
+    ] = None
     tools: list[Tool] | None = None
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
-    thinking_token_budget: Annotated[int, Field(ge=0)] | None = None
-    chat_template_kwargs: TemplateSwitches | None = None
-    n: Annotated[int, Field(ge=1, le=1)] | None = None
+    tool_choice: Annotated[Any, Refused(NO_FORCE)] = None
+    reasoning_effort: Annotated[
+        Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None,
+        Field(description="`none` asks for no thoughts, any other for thoughts"),
+    ] = None
+    thinking_token_budget: Annotated[int | None, Field(ge=0, description="not OpenAI's: how long thoughts may be")] = None
+    chat_template_kwargs: Annotated[TemplateSwitches | None, Field(description="not OpenAI's: switches for thinking")] = None
+    n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES)] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    user: Annotated[Any, Ignored("nothing is counted by user here")] = None
+    metadata: Annotated[Any, Ignored("nothing is stored that it could be attached to")] = None
+    store: Annotated[Any, Ignored("chat completions are not stored")] = None
+    service_tier: Annotated[Any, Ignored("there is one tier")] = None
+    safety_identifier: Annotated[Any, Ignored("nothing is counted by user here")] = None
+    prompt_cache_key: Annotated[Any, Ignored("the cache finds prefixes by their content")] = None
+    prompt_cache_options: Annotated[Any, Ignored("the cache finds prefixes by their content")] = None
+    prompt_cache_retention: Annotated[Any, Ignored("what is cached is kept while there is room")] = None
+    parallel_tool_calls: Annotated[Any, Ignored("the model decides by itself how often it calls")] = None
+    verbosity: Annotated[Any, Ignored("the models here have not learnt it")] = None
+    functions: Annotated[Any, Refused("it was replaced by `tools`")] = None
+    function_call: Annotated[Any, Refused("it was replaced by `tool_choice`")] = None
+    prediction: Annotated[Any, Refused("a reply cannot be predicted by the client")] = None
+    web_search_options: Annotated[Any, Refused("there is no search here")] = None
+    moderation: Annotated[Any, Refused("there is no moderation here")] = None
 
 
 def read_chat(body: bytes) -> ChatRequest:
     try:
         return ChatRequest.model_validate_json(body)
     except ValidationError as problem:
-        raise request_error(ChatRequest, problem, {"n": "expected 1 choice, the only number supported"}) from None
+        raise request_error(ChatRequest, problem) from None

@@ -23,8 +23,8 @@ def request_error(
             return RequestError(f"The body is not JSON: {fault['msg'].removeprefix('Invalid JSON: ')}")
         case "missing":
             return RequestError(f"`{param}` is missing; it is required", param=param)
-        case "not_yet":
-            return RequestError(f"`{param}` is not supported by this server yet; leave it out", param=param)
+        case "unsupported":
+            return RequestError(f"`{param}` is not supported by this server: {fault['msg']}; leave it out", param=param)
         case "extra_forbidden":
             names = [field.alias or name for name, field in kind.model_fields.items()]
             near = difflib.get_close_matches(param, names, n=1)
@@ -41,6 +41,6 @@ def _path(place: tuple[str | int, ...]) -> str:
     for step in place:
         if isinstance(step, int):
             path += f"[{step}]"
-        elif not step.startswith("~"):
+        elif step != "[key]" and not step.startswith("~"):
             path += f".{step}" if path else step
     return path

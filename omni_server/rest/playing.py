@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 Headers = list[tuple[bytes, bytes]]
 EVENT_STREAM: Headers = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"cache-control", b"no-cache")]
+DONE = b"data: [DONE]\n\n"  # how a stream of chunks ends; streams of typed events end with their last event
 
 
 class Answer(Response):
@@ -58,18 +59,20 @@ async def send_stream(send: Send, pieces: AsyncGenerator[bytes, None], headers: 
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def send_events(send: Send, bodies: AsyncGenerator[dict[str, Any], None]) -> None:
-    """Server-sent events. What goes wrong midway is the last event."""
-    await send_stream(send, _lines(bodies), lambda: EVENT_STREAM)
+async def send_events(send: Send, bodies: AsyncGenerator[dict[str, Any], None], ending: bytes = b"") -> None:
+    """Server-sent events, and `ending` after them where all went well. What goes wrong midway is the last event."""
+    await send_stream(send, _lines(bodies, ending), lambda: EVENT_STREAM)
 
 
-async def _lines(bodies: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[bytes, None]:
+async def _lines(bodies: AsyncGenerator[dict[str, Any], None], ending: bytes) -> AsyncGenerator[bytes, None]:
     begun = False
     try:
         async with aclosing(bodies):
             async for body in bodies:
                 yield _line(body)
                 begun = True
+        if ending:
+            yield ending
     except OmniError as error:
         if not begun:
             raise

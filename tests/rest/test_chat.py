@@ -65,6 +65,23 @@ async def test_errors_midway_are_lines(fault: Any) -> None:
     assert "a bug" not in response.text
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_several_choices(stream: bool) -> None:
+    """Catches choices that all say the same, a prompt that is counted once per choice, and chunks of no named choice."""
+    pipeline = ScriptedPipeline(*words(0, "Hi"), done())
+    async with door(pipeline) as client:
+        options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+        response = await client.post(URL, json=ask(n=3, seed=5, **options))
+    assert sorted(request.sampling.seed or 0 for request in pipeline.requests) == [5, 6, 7]
+    assert len({request.request_id for request in pipeline.requests}) == 3
+    lines = lines_of(response)[:-1] if stream else [response.json()]
+    assert {choice["index"] for line in lines for choice in line["choices"]} == {0, 1, 2}
+    (usage,) = [line["usage"] for line in lines if line.get("usage")]
+    assert (usage["prompt_tokens"], usage["completion_tokens"]) == (30, 210)
+    ends = [choice for line in lines for choice in line["choices"] if choice["finish_reason"]]
+    assert len(ends) == 3
+
+
 async def test_failure_of_a_plain_answer() -> None:
     """Catches half an answer with status 200."""
     async with door(ScriptedPipeline(*words(0, "Hi"), Failed(Overloaded("the queue is full")))) as client:

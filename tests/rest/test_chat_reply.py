@@ -11,17 +11,21 @@ import pytest
 
 from omni_server.audio_format import to_pcm16
 from omni_server.errors import DecodeFailed, EngineUnavailable
-from omni_server.rest.chat_reply import Base64Slices, ChatChunks, ChatMessageReply, Envelope
+from omni_server.rest.chat_chunks import ChatChunks, usage_chunk
+from omni_server.rest.chat_reply import Base64Slices, ChatChoice, Envelope, usage_body
 from omni_server.types import (
     AudioDelta,
+    Done,
     Event,
     Failed,
     ImagePreview,
     ImageProgress,
     ImageReady,
     Modality,
+    Score,
     SpanClosed,
     SpanOpened,
+    TextDelta,
 )
 from tests.rest.scripts import SAMPLE_RATE, done, picture, tone, voice, words
 
@@ -40,8 +44,10 @@ def envelope(**fields: Any) -> Envelope:
 
 
 def chunks_of(events: Sequence[Event], **fields: Any) -> list[dict[str, Any]]:
-    chunks = ChatChunks(envelope(**fields))
-    return [*itertools.chain.from_iterable(map(chunks.feed, events)), *chunks.finish()]
+    shared = envelope(**fields)
+    chunks = [*itertools.chain.from_iterable(map(ChatChunks(shared).feed, events))]
+    ends = [event for event in events if isinstance(event, Done)]
+    return [*chunks, *(usage_chunk(shared, end.usage, end.seconds) for end in ends if shared.include_usage)]
 
 
 def deltas_of(events: Sequence[Event], **fields: Any) -> list[dict[str, Any]]:
@@ -49,10 +55,11 @@ def deltas_of(events: Sequence[Event], **fields: Any) -> list[dict[str, Any]]:
 
 
 def body_of(events: Sequence[Event], **fields: Any) -> dict[str, Any]:
-    reply = ChatMessageReply(envelope(**fields))
+    shared = envelope(**fields)
+    choice = ChatChoice(shared)
     for event in events:
-        reply.feed(event)
-    return reply.finish()
+        choice.feed(event)
+    return shared.wrap("chat.completion", choices=[choice.finish()], usage=usage_body(done().usage))
 
 
 def test_text_alone() -> None:
@@ -187,3 +194,23 @@ def test_base64_pieces_join(sizes: list[int]) -> None:
     pieces = [slices.feed(whole[start : start + size]) for start, size in zip(starts, sizes, strict=False)]
     assert base64.b64decode("".join([*pieces, slices.finish()]), validate=True) == whole
     assert not any("=" in piece for piece in pieces)
+
+
+SCORED: list[Event] = [
+    SpanOpened(0, Modality.TEXT),
+    TextDelta(0, "Hi", (Score("Hi", -0.5, (("Hi", -0.5), ("Ho", float("-inf")))),)),
+    TextDelta(0, "!", (Score("\N{REPLACEMENT CHARACTER}", -1.0),)),
+    SpanClosed(0),
+    done(),
+]
+
+
+def test_likelihoods_stand_beside_their_text() -> None:
+    """Catches likelihoods that JSON cannot hold, half a letter shown as bytes, and a stream that tells others."""
+    whole = body_of(SCORED, scored=True)["choices"][0]["logprobs"]
+    hi = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105]}
+    assert whole["content"][0] == {**hi, "top_logprobs": [hi, {"token": "Ho", "logprob": -9999.0, "bytes": [72, 111]}]}
+    assert whole["content"][1]["bytes"] is None
+    chunks = [chunk["choices"][0]["logprobs"] for chunk in chunks_of(SCORED, scored=True)]
+    assert [token for told in chunks if told for token in told["content"]] == whole["content"]
+    assert body_of(SCORED)["choices"][0]["logprobs"] is None

@@ -48,6 +48,21 @@ def test_sampling_reaches_the_backbone() -> None:
     assert meant(max_tokens=-1).sampling.max_tokens is None
 
 
+def test_constraints_reach_the_backbone() -> None:
+    """Catches a schema, a bias or likelihoods that are accepted and then lost."""
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    named = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": True}}
+    sampling = meant(response_format=named, logit_bias={"7": -100, "9": 1.5}, logprobs=True, top_logprobs=3).sampling
+    assert sampling.form == schema
+    assert sampling.logit_bias == ((7, -100.0), (9, 1.5))
+    assert sampling.logprobs == 3
+    assert meant(response_format={"type": "json_object"}).sampling.form == {"type": "object"}
+    assert meant(logprobs=True).sampling.logprobs == 0
+    assert (meant().sampling.form, meant().sampling.logprobs) == (None, None)
+    with pytest.raises(RequestError, match="`logprobs` true"):
+        meant(top_logprobs=3)
+
+
 def test_modalities_always_hold_text() -> None:
     """Catches a voice without its transcript where a client asks for `["audio"]` alone."""
     request = meant(modalities=["audio"], audio={"format": "wav", "voice": {"id": "sage"}})

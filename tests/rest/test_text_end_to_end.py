@@ -1,0 +1,94 @@
+"""Chat on the real engine, through the stock client: what only an engine can show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import openai
+import pytest
+
+from omni_server.text import TextCodec
+from tests.conftest import RealServer
+
+MODEL = "omni-tiny"
+
+
+@pytest.fixture
+async def client(server: RealServer) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+async def chat(client: openai.AsyncOpenAI, words: str, **more: Any) -> Any:
+    return await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": words}], **more)
+
+
+async def test_choices_of_one_seed(client: openai.AsyncOpenAI) -> None:
+    """Would catch choices that share a seed, and a first choice that is not the answer of `n: 1`."""
+    options: Any = {"seed": 3, "temperature": 1.5, "max_tokens": 12}
+    alone = await chat(client, "what is a fox?", **options)
+    several = await chat(client, "what is a fox?", n=3, **options)
+    texts = [choice.message.content for choice in several.choices]
+    assert texts[0] == alone.choices[0].message.content
+    assert len(set(texts)) > 1
+    assert several.usage.prompt_tokens == alone.usage.prompt_tokens
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_likelihoods(client: openai.AsyncOpenAI, stream: bool) -> None:
+    """Would catch likelihoods that belong to other tokens than those of the text, or none on one of the two ways."""
+    reply = await chat(client, "what is a fox?", temperature=0, logprobs=True, top_logprobs=2, stream=stream)
+    choices = [chunk.choices[0] async for chunk in reply] if stream else reply.choices
+    text = "".join((choice.delta if stream else choice.message).content or "" for choice in choices)
+    scores = [score for choice in choices if choice.logprobs for score in choice.logprobs.content]
+    assert "".join(score.token for score in scores) == text != ""
+    for score in scores:
+        assert len(score.top_logprobs) == 2 and score.logprob <= 0
+        assert score.top_logprobs[0].logprob >= score.top_logprobs[1].logprob
+        assert score.token == score.top_logprobs[0].token  # at temperature 0 the likeliest is taken
+
+
+async def test_a_schema_holds(client: openai.AsyncOpenAI) -> None:
+    """Would catch a schema that is accepted and then not followed, or media tokens spelt out inside of JSON."""
+    kinds = {"animal": {"enum": ["fox", "owl"]}, "flies": {"type": "boolean"}}
+    schema = {"type": "object", "properties": kinds, "required": ["animal", "flies"], "additionalProperties": False}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "animal", "schema": schema, "strict": True}}
+    reply = await chat(client, "what is a fox?", temperature=0, response_format=form)
+    said = json.loads(reply.choices[0].message.content)
+    assert said["animal"] in ("fox", "owl") and isinstance(said["flies"], bool)
+    assert reply.choices[0].finish_reason == "stop"
+    free = await chat(client, "what?", temperature=2, seed=1, max_tokens=30, response_format={"type": "json_object"})
+    assert free.choices[0].message.content.startswith("{")
+    assert "<|" not in free.choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "fox"}}}}, "schema"),
+        ({"response_format": {"type": "json_object"}, "modalities": ["text", "image"]}, "`text` alone"),
+        ({"logit_bias": {"999999": 1}}, "logit_bias"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "has not learned to call tools"),
+    ],
+)
+async def test_what_cannot_be_had(client: openai.AsyncOpenAI, fields: dict[str, Any], says: str) -> None:
+    """Would catch a wish that the engine refuses and that becomes a 5xx, or harms the engine."""
+    with pytest.raises(openai.BadRequestError, match=says):
+        await chat(client, "what is a fox?", extra_body=fields)
+    assert (await chat(client, "what is a fox?", max_tokens=2)).choices
+
+
+async def test_a_bias_moves_the_choice(client: openai.AsyncOpenAI, server: RealServer) -> None:
+    """Would catch a bias that is accepted and has no effect, in either direction."""
+    codec = TextCodec(server.pipeline.checkpoint.folders["backbone"] / "tokenizer.json")
+    fields: Any = {"temperature": 0, "max_tokens": 1, "logprobs": True, "top_logprobs": 2}
+    before = await chat(client, "what is a fox?", **fields)
+    first, second = (likely.token for likely in before.choices[0].logprobs.content[0].top_logprobs)
+    (token,) = codec.encode_user(first)
+    without = await chat(client, "what is a fox?", **fields, logit_bias={str(token): -100})
+    assert without.choices[0].message.content == second
+    (other,) = codec.encode_user(second)
+    pushed = await chat(client, "what is a fox?", **fields, logit_bias={str(other): 100})
+    assert pushed.choices[0].message.content == second
