@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from omni_server.access import Access, open_access
+from omni_server.admission import Admission, Scarce
 from omni_server.backoff import Backoff
 from omni_server.checkpoint import Checkpoint
 from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.errors import CheckpointError
 from omni_server.fetch import UrlFetcher
+from omni_server.gate import Gate
+from omni_server.interfaces import Backbone
 from omni_server.maker import Maker
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
@@ -61,6 +64,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         makers=makers,
         end_of_turn=_end_of_turn(checkpoint.folders["backbone"]),
         watch=watch,
+        gate=Gate(_admission(settings, backbone, makers), watch.measures),
     )
     try:
         yield pipeline
@@ -96,6 +100,16 @@ async def open_rpc(
         yield server
     finally:
         await server.drain()
+
+
+def _admission(settings: Settings, backbone: Backbone, makers: Mapping[Modality, Maker]) -> Admission:
+    """By what is scarce: the engine's memory and its places, and those of the decoders."""
+    capacity: dict[Scarce, float] = {Scarce.TOKENS: backbone.cache_tokens, Scarce.REPLIES: settings.max_num_seqs}
+    if Modality.AUDIO in makers:
+        capacity[Scarce.VOICES] = makers[Modality.AUDIO].spans_at_once
+    if Modality.IMAGE in makers:
+        capacity[Scarce.PICTURES] = settings.picture_slots
+    return Admission(capacity, settings.max_queued, settings.max_queue_seconds)
 
 
 def _watch(settings: Settings, model: str) -> Watch:

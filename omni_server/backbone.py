@@ -85,6 +85,11 @@ class VllmBackbone:
         """How many requests the engine still works on."""
         return int(self._engine.output_processor.get_num_unfinished_requests())
 
+    @property
+    def cache_tokens(self) -> int:
+        cache = self._engine.vllm_config.cache_config
+        return int(cache.num_gpu_blocks * cache.block_size)
+
     async def check(self) -> None:
         if self._engine is None or self._engine.errored:
             raise EngineUnavailable("the engine has stopped; try again later")

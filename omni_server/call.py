@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from omni_server.errors import DeadlineExceeded
 from omni_server.timeline import Timeline
 
 REPLIES_KEPT = 16  # of one call; a live conversation has more, and its last ones are told
@@ -15,11 +18,16 @@ REPLIES_KEPT = 16  # of one call; a live conversation has more, and its last one
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`traceparent` is the W3C header of the client's own trace. A call for several pictures has several replies."""
+    """`traceparent` is the W3C header of the client's own trace; `deadline`, on the monotonic clock, is when the client stops
+    waiting. A call for several pictures has several replies."""
 
     request_id: str
     traceparent: str | None = None
+    deadline: float | None = None
     replies: deque[Timeline] = field(default_factory=lambda: deque(maxlen=REPLIES_KEPT))
+
+    def seconds_left(self) -> float | None:
+        return None if self.deadline is None else self.deadline - time.monotonic()
 
     def server_timing(self) -> str:
         """The stages that have worked so far, as the `Server-Timing` header has them, in the order they began."""
@@ -46,3 +54,16 @@ def under(call: Call) -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+@asynccontextmanager
+async def in_time() -> AsyncIterator[None]:
+    """What is inside is cancelled at the client's deadline, where there is one, and becomes DeadlineExceeded."""
+    call = current_call()
+    try:
+        async with asyncio.timeout_at(call.deadline if call is not None else None) as limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded("the time that the client gave is over; expected a longer deadline, or less to do") from None

@@ -104,7 +104,10 @@ class Settings:
     picture_precision: str = _setting(
         "float32", read.one_of("float32", "bfloat16"), "of the picture transformer; bfloat16 is faster on CPUs that have it"
     )
-    max_queued: int = _setting(256, read.whole(1, 1 << 20), "requests that may be in the engine, running or waiting")
+    max_queued: int = _setting(256, read.whole(1, 1 << 20), "requests that may be in, running or waiting for room")
+    max_queue_seconds: float = _setting(
+        10.0, read.seconds, "longest time that a request may be expected to wait for room; else it is refused at once"
+    )
     max_body_bytes: int = _setting(64 << 20, read.size, "largest request body")
     max_media_bytes: int = _setting(20 << 20, read.size, "largest picture or utterance, as a file")
     max_pixels: int = _setting(32_000_000, read.whole(1, 1 << 30), "largest picture, width times height")

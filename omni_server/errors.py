@@ -13,6 +13,7 @@ OmniError                          500  INTERNAL             a fault of ours
 ├── Forbidden                      403  PERMISSION_DENIED    this key, or this web page, may not do this
 ├── QuotaExceeded                  429  RESOURCE_EXHAUSTED   a limit of this key is used up; may be retried
 ├── Overloaded                     503  RESOURCE_EXHAUSTED   the queue is full; may be retried
+├── DeadlineExceeded               504  DEADLINE_EXCEEDED    the time that the client gave has passed, or cannot suffice
 ├── EngineUnavailable              503  UNAVAILABLE          the backbone is not there; may be retried
 ├── ModalityDown                   503  UNAVAILABLE          a model that reads or makes media is down; may be retried
 ├── EncodeFailed                   500  INTERNAL             a picture or a recording could not be encoded
@@ -140,6 +141,14 @@ class Overloaded(OmniError):
     grpc_code = "RESOURCE_EXHAUSTED"
     code = "overloaded"
     retry = True
+
+
+class DeadlineExceeded(OmniError):
+    """The client has said how long it waits, and that is over, or too short for any reply of this kind."""
+
+    http_status = 504
+    grpc_code = "DEADLINE_EXCEEDED"
+    code = "deadline_exceeded"
 
 
 class EngineUnavailable(OmniError):

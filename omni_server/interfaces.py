@@ -77,6 +77,11 @@ class Backbone(Protocol):
         self, request_id: str, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]
     ) -> AsyncGenerator[TokenChunk, None]: ...
 
+    @property
+    def cache_tokens(self) -> int:
+        """Of prompts and replies, as many as it holds at the same time."""
+        ...
+
     async def check(self) -> None:
         """Raises `EngineUnavailable` where the engine cannot serve."""
         ...

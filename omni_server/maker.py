@@ -29,7 +29,8 @@ class Maker:
         """`picture_codes`: how many a picture has. `load` makes the decoder once more; `seconds` is the limit of one call."""
         self._modality, self._decoder, self._load = modality, decoder, load
         self._codes = picture_codes if modality is Modality.IMAGE else PROBE_UNITS
-        lane = Lane(f"decode-{modality}", workers=getattr(decoder, "spans_at_once", 1), seconds=seconds)
+        self.spans_at_once = int(getattr(decoder, "spans_at_once", 1))
+        lane = Lane(f"decode-{modality}", workers=self.spans_at_once, seconds=seconds)
         self.breaker = Breaker(f"making `{modality}`", lane, self._probe)
 
     async def open(self, options: DecodeOptions) -> Incremental[Sequence[int], Any]:

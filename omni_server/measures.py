@@ -4,6 +4,7 @@ with `omni_`."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -16,6 +17,8 @@ from prometheus_client import (
 )
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
+
+from omni_server.admission import Admission
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 # vLLM's own bounds of these histograms.
@@ -38,6 +41,11 @@ class Measures:
         self.running = Gauge("vllm:num_requests_running", "Replies that are being made.", model_name, registry=registry).labels(
             model
         )
+        self._waiting = Gauge(
+            "vllm:num_requests_waiting", "Requests that wait for room.", model_name, registry=registry
+        ).labels(model)
+        self._capacity = Gauge("omni_capacity", "How much there is of what is scarce.", ["thing"], registry=registry)
+        self._held = Gauge("omni_held", "How much of it the replies being made hold.", ["thing"], registry=registry)
         self._ended = Counter(
             "vllm:request_success", "Replies that ended: stop, length, abort (the client left) or error.",
             [*model_name, "finished_reason"], registry=registry,
@@ -100,6 +108,13 @@ class Measures:
     def watch_encoders(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
         """`counts` gives, by modality, how many media were asked for and for how many of them the models had to run."""
         self._registry.register(_EncoderCache(counts))
+
+    def watch_admission(self, admission: Admission) -> None:
+        self.running.set_function(lambda: admission.running)
+        self._waiting.set_function(lambda: admission.waiting)
+        for thing, amount in admission.capacity.items():
+            self._capacity.labels(thing).set(amount)
+            self._held.labels(thing).set_function(partial(admission.held, thing))
 
     def exposition(self) -> bytes:
         """Everything, in Prometheus' text format."""

@@ -7,8 +7,10 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from omni_server.call import in_time
 from omni_server.checkpoint import Checkpoint
 from omni_server.errors import ModalityUnavailable, OmniError, RequestError
+from omni_server.gate import Gate
 from omni_server.interfaces import Backbone
 from omni_server.lanes import Lane
 from omni_server.maker import Maker
@@ -57,6 +59,7 @@ class Pipeline:
         makers: dict[Modality, Maker],
         end_of_turn: Sequence[int],
         watch: Watch | None = None,
+        gate: Gate | None = None,
     ) -> None:
         self.checkpoint = checkpoint
         self.backbone = backbone
@@ -67,6 +70,7 @@ class Pipeline:
         self._makers = makers
         self._end_of_turn = tuple(end_of_turn)
         self._watch = watch or Watch()
+        self._gate = gate or Gate(measures=self._watch.measures)
         self.measures = self._watch.measures
         self.measures.watch_encoders(lambda: {str(m): (sense.asked, sense.encoded) for m, sense in senses.items()})
         self._load_lane = Lane("load", workers=2)
@@ -81,28 +85,35 @@ class Pipeline:
             self.check(request)
             await self.backbone.check()
             timeline = watched.timeline
-            # 2 load, 3 encode
-            encodings, heard = await self._encode(request, timeline)
-            # 4 prompt
-            with timeline.stage("prompt"):
-                prompt = await self._prompt(request, encodings)
-            # 5 backbone
-            tokens = self._speak(request, prompt)
-            # 6 route
-            router = Router(self.checkpoint.bands, self.checkpoint.image, self._end_of_turn)
-            # 7 decode
-            rate = self.checkpoint.sample_rate
-            dialect = self.checkpoint.dialect
-            reply = Reply(request, prompt, self._codec, self._makers, rate, dialect, heard, timeline)
-            async with reply.run(tokens, router):
-                yield watched.events(reply.events())
+            # 1 door: room, or the time at which there will be some
+            async with self._gate.seat(request, watched) as seat:
+                # 2 load, 3 encode
+                async with in_time():
+                    encodings, heard = await self._encode(request, timeline)
+                # 4 prompt
+                with timeline.stage("prompt"):
+                    prompt = await self._prompt(request, encodings)
+                seat.settle(prompt, request)
+                # 5 backbone
+                tokens = self._speak(request, prompt)
+                # 6 route
+                router = Router(self.checkpoint.bands, self.checkpoint.image, self._end_of_turn)
+                # 7 decode
+                rate = self.checkpoint.sample_rate
+                dialect = self.checkpoint.dialect
+                reply = Reply(request, prompt, self._codec, self._makers, rate, dialect, heard, timeline)
+                async with reply.run(tokens, router):
+                    yield watched.events(reply.events())
 
     async def prepare(self, part: ImagePart | AudioPart) -> None:
         """Steps 2 and 3 of one part, ahead of the request that will hold it. Raises what is wrong with it."""
         await self._encode_part(part, Timeline())
 
     async def warm(self, request: Request) -> None:
-        """Steps 2 to 5 of a conversation that goes on: the engine then need not read again what it has read."""
+        """Steps 2 to 5 of a conversation that goes on: the engine then need not read again what it has read. Where
+        requests wait for room it is left out."""
+        if self._gate.crowded:
+            return
         encodings, _ = await self._encode(request, Timeline())
         prompt = await self._prompt(request, encodings)
         one = Sampling(max_tokens=1)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from omni_server.aside import Aside
+from omni_server.call import in_time
 from omni_server.dialect import Dialect
 from omni_server.errors import DecodeFailed, OmniError
 from omni_server.interfaces import PictureStep, Stepwise
@@ -103,7 +104,7 @@ class Reply:
 
     async def _play(self, tokens: AsyncGenerator[TokenChunk, None], router: Router) -> None:
         try:
-            async with asyncio.TaskGroup() as spans:
+            async with in_time(), asyncio.TaskGroup() as spans:
                 finish_reason = await self._route(tokens, router, spans)
         except* OmniError as group:
             await self._events.put(Failed(_first(group)))

@@ -60,6 +60,10 @@ class Revival:
                 error.retry_after = self._seconds_away()
             raise
 
+    @property
+    def cache_tokens(self) -> int:
+        return self.living.cache_tokens
+
     async def check(self) -> None:
         await self.living.check()
 

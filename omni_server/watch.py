@@ -39,7 +39,6 @@ class Watch:
         watched = WatchedReply(self.measures)
         if call is not None:
             call.replies.append(watched.timeline)
-        self.measures.running.inc()
         try:
             yield watched
         except OmniError as error:
@@ -47,7 +46,6 @@ class Watch:
                 watched.refusal = error.code or "error"
             raise
         finally:
-            self.measures.running.dec()
             self._over(request, call, watched)
 
     def close(self) -> None:

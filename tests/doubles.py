@@ -122,6 +122,8 @@ class ScriptedPipeline:
 class ScriptedBackbone:
     """A Backbone that says `chunks`, of token ids or whole, or raises where one is an exception; counts what is unfinished."""
 
+    cache_tokens = 4096
+
     def __init__(self, *chunks: Sequence[int] | TokenChunk | Exception | Forever) -> None:
         self.chunks = chunks
         self.prompts: list[Prompt] = []

@@ -15,7 +15,20 @@ MODULES = sorted([*(ROOT / "omni_server").rglob("*.py"), *(ROOT / "decoders").rg
 
 # Lower floors never import from higher ones.
 FLOORS = (
-    {"errors", "asked", "scores", "types", "wording", "lanes", "timeline", "call", "backoff", "breaker"},
+    {
+        "errors",
+        "asked",
+        "scores",
+        "types",
+        "wording",
+        "lanes",
+        "timeline",
+        "call",
+        "estimates",
+        "admission",
+        "backoff",
+        "breaker",
+    },
     {
         "interfaces",
         "setting_readers",
@@ -26,6 +39,7 @@ FLOORS = (
         "placement",
         "measures",
         "watch",
+        "gate",
         "logs",
         "traces",
         "keys",

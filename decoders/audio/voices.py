@@ -14,6 +14,8 @@ REFERENCE_RATE = 16_000  # of the recordings that the server hands over
 class Voices:
     """`named` speaks with the voices it knows, `cloner` with a recording's."""
 
+    spans_at_once = AudioDecoder.spans_at_once
+
     def __init__(self, named: AudioDecoder, cloner: AudioDecoder) -> None:
         if named.sample_rate != cloner.sample_rate:
             raise ValueError(

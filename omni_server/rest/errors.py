@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
+import time
 import uuid
 
 from fastapi import FastAPI
@@ -14,13 +15,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omni_server.call import Call, under
-from omni_server.errors import OmniError, Unauthenticated
+from omni_server.errors import OmniError, RequestError, Unauthenticated
 from omni_server.wording import shown
 
 logger = logging.getLogger(__name__)
 
 SAFE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 RETRY_AFTER_SECONDS = 1
+LONGEST_MS = 24 * 3600 * 1000
 
 
 class Calls:
@@ -38,7 +40,6 @@ class Calls:
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         request_id = given if SAFE_REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
-        call = Call(request_id, headers.get(b"traceparent", b"").decode("latin-1") or None)
         events = False
 
         async def send_with_id(message: Message) -> None:
@@ -52,8 +53,25 @@ class Calls:
                 message["body"] = message.get("body", b"") + f": server-timing {timing}\n\n".encode("latin-1")
             await send(message)
 
+        try:
+            deadline = read_deadline(headers.get(b"x-request-timeout-ms", b"").decode("latin-1"))
+        except RequestError as error:
+            call = Call(request_id)
+            await error_response(error)(scope, receive, send_with_id)
+            return
+        call = Call(request_id, headers.get(b"traceparent", b"").decode("latin-1") or None, deadline)
         with under(call):
             await self._app(scope, receive, send_with_id)
+
+
+def read_deadline(milliseconds: str) -> float | None:
+    """On the monotonic clock, from how long the client says that it waits."""
+    if not milliseconds:
+        return None
+    if not milliseconds.isascii() or not milliseconds.isdigit() or not 0 < int(milliseconds[:10]) <= LONGEST_MS:
+        told = f"the header `x-request-timeout-ms` is {shown(milliseconds)}; expected a whole number from 1 to {LONGEST_MS}"
+        raise RequestError(told, param="x-request-timeout-ms")
+    return time.monotonic() + int(milliseconds) / 1000
 
 
 def error_body(error: OmniError) -> dict[str, object]:
@@ -64,7 +82,9 @@ def error_response(error: OmniError) -> JSONResponse:
     # Without this header a stock client repeats every 5xx, also where the repetition must fail in the same way.
     headers = {"x-should-retry": "true" if error.retry else "false"}
     if error.retry:
-        headers["retry-after"] = str(math.ceil(error.retry_after or RETRY_AFTER_SECONDS))
+        seconds = error.retry_after or RETRY_AFTER_SECONDS
+        # Stock clients take the finer one where there are both.
+        headers |= {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000))}
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(error_body(error), status_code=error.http_status, headers=headers)
@@ -76,10 +96,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(OmniError)
     async def known(request: Request, error: OmniError) -> JSONResponse:
-        if error.http_status >= 500:
-            # Where the server refuses for a while, the reason is logged once and not with a traceback for every request.
-            trace = None if error.retry else error
-            logger.error("request %s failed: %s", request.state.request_id, error, exc_info=trace)
+        if error.http_status == 500:  # refusals and deadlines are in the line of each reply, and are no fault of ours
+            logger.error("request %s failed: %s", request.state.request_id, error, exc_info=error)
         return error_response(error)
 
     @app.exception_handler(HTTPException)

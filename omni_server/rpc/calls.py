@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -39,13 +40,15 @@ def answered(method: Method) -> Method:
         request_id = request_id_of(context)
         metadata: tuple[tuple[str, str], ...] = (("x-request-id", request_id),)
         await context.send_initial_metadata(metadata)
-        timed = Call(request_id, traceparent_of(context))
+        seconds = context.time_remaining()
+        deadline = None if seconds is None else time.monotonic() + seconds
+        timed = Call(request_id, traceparent_of(context), deadline)
         try:
             with under(timed):
                 return await method(servicer, request, context)
         except OmniError as error:
-            if error.http_status >= 500:
-                logger.error("call %s failed: %s", request_id, error, exc_info=None if error.retry else error)
+            if error.http_status == 500:
+                logger.error("call %s failed: %s", request_id, error, exc_info=error)
             failure = error
         except (asyncio.CancelledError, grpc.aio.BaseError):
             raise
