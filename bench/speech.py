@@ -250,7 +250,7 @@ async def doors() -> None:
         seconds[kind] = time.process_time() - begun
     rest.should_exit = True
     await task
-    await rpc.drain()
+    await rpc.drain(0.0)
     print(f"bytes per second of sound, gRPC over REST: {sizes['grpc'] / sizes['rest']:.2f}")
     print(f"CPU of the door per second of sound, gRPC over REST: {seconds['grpc'] / seconds['rest']:.2f}")
 

@@ -99,7 +99,7 @@ async def open_rpc(
     try:
         yield server
     finally:
-        await server.drain()
+        await server.drain(0.0)
 
 
 def _admission(settings: Settings, backbone: Backbone, makers: Mapping[Modality, Maker]) -> Admission:

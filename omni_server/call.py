@@ -18,12 +18,13 @@ REPLIES_KEPT = 16  # of one call; a live conversation has more, and its last one
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`traceparent` is the W3C header of the client's own trace; `deadline`, on the monotonic clock, is when the client stops
-    waiting. A call for several pictures has several replies."""
+    """`traceparent` is the W3C header of the client's own trace; `began` and `deadline`, when the client stops waiting, are
+    on the monotonic clock. A call for several pictures has several replies."""
 
     request_id: str
     traceparent: str | None = None
     deadline: float | None = None
+    began: float = field(default_factory=time.monotonic)
     replies: deque[Timeline] = field(default_factory=lambda: deque(maxlen=REPLIES_KEPT))
 
     def seconds_left(self) -> float | None:

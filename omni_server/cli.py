@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -59,24 +58,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 async def serve(settings: Settings) -> None:
     """Builds everything, answers until it is told to stop, lets running replies end, closes everything."""
     try:
-        import uvicorn
-
         from omni_server.app import build_app, open_ears, open_pipeline, open_rpc
+        from omni_server.serving import Server
     except ImportError as missing:
         raise OmniError(f"this installation cannot serve: {missing}; `omni-server doctor` tells what is missing") from missing
-
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                host, port = self.servers[0].sockets[0].getsockname()[:2]
-                host = f"[{host}]" if ":" in host else host
-                if rpc.port is not None:
-                    print(f"omni-server answers gRPC on {host}:{rpc.port}")
-                print(f"omni-server is ready on {'https' if self.config.is_ssl else 'http'}://{host}:{port}", flush=True)
-
-        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            await asyncio.gather(super().shutdown(sockets), rpc.drain())
 
     access = open_access(settings)
     if access.open and not is_loopback(settings.host):
@@ -89,9 +74,7 @@ async def serve(settings: Settings) -> None:
     ):
         config = rest_config(build_app(pipeline, settings, ears, access), settings)
         try:
-            await Server(config).serve()
-        except KeyboardInterrupt:
-            pass  # uvicorn has shut down and repeats the signal; the pipeline still has to close
+            await Server(config, rpc, pipeline.drain, settings.shutdown_seconds).serve()
         except SystemExit as failed:
             raise OmniError(f"cannot listen on {settings.host}:{settings.port}") from failed
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from omni_server.access import Access
 from omni_server.config import Settings, StorePolicy
+from omni_server.drain import Drain
 from omni_server.measures import Measures
 from omni_server.media_store import MediaStore
 from omni_server.types import AudioPart, Event, ImagePart, Modality, Request
@@ -43,6 +44,8 @@ class Responder(Protocol):
     def checkpoint(self) -> Offer: ...
     @property
     def measures(self) -> Measures: ...
+    @property
+    def drain(self) -> Drain: ...
 
     def respond(self, request: Request) -> AbstractAsyncContextManager[AsyncIterator[Event]]: ...
     def check(self, request: Request) -> None: ...

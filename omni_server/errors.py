@@ -15,6 +15,7 @@ OmniError                          500  INTERNAL             a fault of ours
 ├── Overloaded                     503  RESOURCE_EXHAUSTED   the queue is full; may be retried
 ├── DeadlineExceeded               504  DEADLINE_EXCEEDED    the time that the client gave has passed, or cannot suffice
 ├── EngineUnavailable              503  UNAVAILABLE          the backbone is not there; may be retried
+├── ServerStopping                 503  UNAVAILABLE          the server is about to end; may be retried elsewhere
 ├── ModalityDown                   503  UNAVAILABLE          a model that reads or makes media is down; may be retried
 ├── EncodeFailed                   500  INTERNAL             a picture or a recording could not be encoded
 ├── DecodeFailed                   500  INTERNAL             a vocoder or a picture could not be made
@@ -157,6 +158,15 @@ class EngineUnavailable(OmniError):
     http_status = 503
     grpc_code = "UNAVAILABLE"
     code = "engine_unavailable"
+    retry = True
+
+
+class ServerStopping(OmniError):
+    """The server takes nothing new any more, or its time was over before this was done."""
+
+    http_status = 503
+    grpc_code = "UNAVAILABLE"
+    code = "server_stopping"
     retry = True
 
 

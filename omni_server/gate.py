@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
 
 from omni_server.admission import Admission, Hopeless, Later, Place, Scarce, Wish
-from omni_server.call import current_call, in_time
+from omni_server.call import current_call
+from omni_server.drain import Drain
 from omni_server.errors import DeadlineExceeded, Overloaded
 from omni_server.measures import Measures
 from omni_server.types import MediaPart, Modality, Prompt, Request, TextPart
@@ -56,7 +57,7 @@ class Gate:
         return self._admission.waiting > 0
 
     @asynccontextmanager
-    async def seat(self, request: Request, watched: WatchedReply) -> AsyncIterator[Seat]:
+    async def seat(self, request: Request, watched: WatchedReply, drain: Drain) -> AsyncIterator[Seat]:
         """Waits for room where there will be some soon. Raises Overloaded with the time at which there will be some, or
         DeadlineExceeded where there cannot be in time."""
         place = self._ask(request)
@@ -64,7 +65,7 @@ class Gate:
             if place.started is None:
                 room = self._rooms[place] = asyncio.Event()
                 with watched.timeline.stage("queue"):
-                    async with in_time():
+                    async with drain.in_time():
                         await room.wait()
             yield Seat(self._admission, place)
         finally:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 from omni_server.access import current_account
 from omni_server.door import Offer, Responder
+from omni_server.drain import Drain
 from omni_server.measures import Measures
 from omni_server.quotas import Account
 from omni_server.types import AudioDelta, AudioPart, Done, Event, ImagePart, ImageReady, ReasoningDelta, Request, TextDelta
@@ -25,6 +26,10 @@ class Metered:
     @property
     def measures(self) -> Measures:
         return self._pipeline.measures
+
+    @property
+    def drain(self) -> Drain:
+        return self._pipeline.drain
 
     @asynccontextmanager
     async def respond(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
-from omni_server.call import in_time
 from omni_server.checkpoint import Checkpoint
+from omni_server.drain import Drain
 from omni_server.errors import ModalityUnavailable, OmniError, RequestError
 from omni_server.gate import Gate
 from omni_server.interfaces import Backbone
@@ -70,6 +70,7 @@ class Pipeline:
         self._makers = makers
         self._end_of_turn = tuple(end_of_turn)
         self._watch = watch or Watch()
+        self.drain = Drain()
         self._gate = gate or Gate(measures=self._watch.measures)
         self.measures = self._watch.measures
         self.measures.watch_encoders(lambda: {str(m): (sense.asked, sense.encoded) for m, sense in senses.items()})
@@ -82,13 +83,14 @@ class Pipeline:
         """Steps 2 to 7 of one request. Entering raises what is wrong with the request; the iterator then ends in exactly one
         Done or Failed. Leaving, at any moment, cancels the backbone and every open span."""
         async with self._watch.reply(request) as watched:
+            self.drain.check()
             self.check(request)
             await self.backbone.check()
             timeline = watched.timeline
             # 1 door: room, or the time at which there will be some
-            async with self._gate.seat(request, watched) as seat:
+            async with self._gate.seat(request, watched, self.drain) as seat:
                 # 2 load, 3 encode
-                async with in_time():
+                async with self.drain.in_time():
                     encodings, heard = await self._encode(request, timeline)
                 # 4 prompt
                 with timeline.stage("prompt"):
@@ -102,7 +104,7 @@ class Pipeline:
                 rate = self.checkpoint.sample_rate
                 dialect = self.checkpoint.dialect
                 reply = Reply(request, prompt, self._codec, self._makers, rate, dialect, heard, timeline)
-                async with reply.run(tokens, router):
+                async with reply.run(tokens, router, self.drain):
                     yield watched.events(reply.events())
 
     async def prepare(self, part: ImagePart | AudioPart) -> None:
@@ -128,7 +130,7 @@ class Pipeline:
         except OmniError:
             alive = False
         else:
-            alive = True
+            alive = not self.drain.leaving
         modalities = self.checkpoint.modalities_in | self.checkpoint.modalities_out
         down = {modality for modality, breaker in self._breakers if not breaker.up}
         return {str(modality): alive and modality not in down for modality in sorted(modalities)}

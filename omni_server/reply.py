@@ -14,8 +14,8 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from omni_server.aside import Aside
-from omni_server.call import in_time
 from omni_server.dialect import Dialect
+from omni_server.drain import Drain
 from omni_server.errors import DecodeFailed, OmniError
 from omni_server.interfaces import PictureStep, Stepwise
 from omni_server.maker import Maker
@@ -85,9 +85,9 @@ class Reply:
         timeline.mark("prompt")
 
     @asynccontextmanager
-    async def run(self, tokens: AsyncGenerator[TokenChunk, None], router: Router) -> AsyncIterator[None]:
+    async def run(self, tokens: AsyncGenerator[TokenChunk, None], router: Router, drain: Drain) -> AsyncIterator[None]:
         """Plays the reply in the background; leaving stops it, aborts the backbone and drops every open span."""
-        player = asyncio.create_task(self._play(tokens, router))
+        player = asyncio.create_task(self._play(tokens, router, drain))
         try:
             yield
         finally:
@@ -102,9 +102,9 @@ class Reply:
             if isinstance(event, Done | Failed):
                 return
 
-    async def _play(self, tokens: AsyncGenerator[TokenChunk, None], router: Router) -> None:
+    async def _play(self, tokens: AsyncGenerator[TokenChunk, None], router: Router, drain: Drain) -> None:
         try:
-            async with in_time(), asyncio.TaskGroup() as spans:
+            async with drain.in_time(), asyncio.TaskGroup() as spans:
                 finish_reason = await self._route(tokens, router, spans)
         except* OmniError as group:
             await self._events.put(Failed(_first(group)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import PIL.Image
 
+from omni_server.drain import Drain
 from omni_server.errors import EngineUnavailable, OmniError
 from omni_server.lanes import Lane
 from omni_server.measures import Measures
@@ -68,6 +69,7 @@ class ScriptedPipeline:
         self.refusal = refusal
         self.loader = loader
         self.modalities = modalities or {"text": True, "image": True, "audio": True}
+        self.drain = Drain()
         self.requests: list[Request] = []
         self.warmed: list[Request] = []
         self.media: list[Picture | Speech] = []
@@ -77,6 +79,7 @@ class ScriptedPipeline:
     @asynccontextmanager
     async def respond(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
         self.requests.append(request)
+        self.drain.check()
         if self.refusal is not None:
             raise self.refusal
         self.running += 1
@@ -99,7 +102,7 @@ class ScriptedPipeline:
         self.warmed.append(request)
 
     async def ready(self) -> dict[str, bool]:
-        return self.modalities
+        return {name: up and not self.drain.leaving for name, up in self.modalities.items()}
 
     async def _events(self) -> AsyncIterator[Event]:
         for step in self.script:
@@ -197,6 +200,26 @@ class LoudEars:
 
     def feed(self, window: np.ndarray) -> float:
         return 1.0 if float(np.abs(window).max()) > 0.1 else 0.0
+
+
+class GatedBackbone(ScriptedBackbone):
+    """A ScriptedBackbone that waits at `gate` before its first chunk."""
+
+    def __init__(self, *chunks: Sequence[int] | Exception | Forever) -> None:
+        super().__init__(*chunks)
+        self.gate = asyncio.Event()
+
+    async def stream(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]
+    ) -> AsyncGenerator[TokenChunk, None]:
+        async with aclosing(super().stream(request_id, prompt, sampling, modalities)) as chunks:
+            self.unfinished += 1
+            try:
+                await self.gate.wait()
+            finally:
+                self.unfinished -= 1
+            async for chunk in chunks:
+                yield chunk
 
 
 class MortalBackbone:

@@ -83,7 +83,7 @@ FLOORS = (
     {"turns", "conversation", "outbox", "tasks", "scribe", "hearing", "answer", "answering", "session"},
     {"rest", "realtime", "rpc"},
     {"conversion"},
-    {"app", "doctor", "inspection", "offline"},
+    {"app", "doctor", "inspection", "offline", "serving"},
     {"cli", "__main__"},
 )
 ONLY_IN = {

@@ -52,14 +52,19 @@ class RpcServer:
         await self._server.start()
         self._watch = asyncio.create_task(watch_health(self._door, self._health))
 
-    async def drain(self) -> None:
-        """Takes nothing new; calls under way get `shutdown_seconds`. May be called twice."""
+    @property
+    def busy(self) -> bool:
+        """Calls are under way."""
+        return bool(self._service.calls)
+
+    async def drain(self, seconds: float) -> None:
+        """Takes nothing new; calls under way get so many seconds, and are told. May be called twice."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.wait([self._watch])
-        self._service.go_away()
+        self._door.pipeline.drain.begin(seconds)
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(self._door.settings.shutdown_seconds)
+        await self._server.stop(seconds)
         if self._service.calls:  # cancelled by now; what they stand on must outlive their clean-up
             await asyncio.wait(self._service.calls)
 

@@ -35,12 +35,6 @@ class OmniService(omni_service_pb2_grpc.OmniServiceServicer):
         self._door = door
         self._ears = ears
         self.calls: set[asyncio.Task[Any]] = set()
-        self._sessions: set[Session] = set()
-
-    def go_away(self) -> None:
-        """Tells every conversation that the server is about to stop."""
-        for session in self._sessions:
-            session.go_away(self._door.settings.shutdown_seconds)
 
     @answered
     async def Converse(self, requests: Any, context: Any) -> None:
@@ -49,11 +43,7 @@ class OmniService(omni_service_pb2_grpc.OmniServiceServicer):
             raise RequestError("the first message is not `config`; expected it first, and once", param="config")
         live = read_config(first.config, self._door)
         async with Session(self._door, self._ears, live.settings, live.reader) as session:
-            self._sessions.add(session)
-            try:
-                await converse(session, live, context)
-            finally:
-                self._sessions.discard(session)
+            await converse(session, live, context)
 
     @answered
     async def Transcribe(self, requests: Any, context: Any) -> None:

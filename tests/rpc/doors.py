@@ -38,7 +38,7 @@ async def rpc_client(pipeline: Any, settings: Settings | None = None, credential
         async with channel:
             yield Client(server, channel, omni_service_pb2_grpc.OmniServiceStub(channel))  # type: ignore[no-untyped-call]
     finally:
-        await server.drain()
+        await server.drain(0.0)
 
 
 async def error_info(call: Any) -> tuple[grpc.StatusCode, str, error_details_pb2.ErrorInfo, bool]:

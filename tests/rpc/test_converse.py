@@ -70,7 +70,7 @@ async def door(pipeline: Any, shutdown_seconds: int = 0) -> AsyncIterator[tuple[
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             yield Client(server, channel, omni_service_pb2_grpc.OmniServiceStub(channel)), ears  # type: ignore[no-untyped-call]
     finally:
-        await server.drain()
+        await server.drain(0.0)
         ears.lane.close()
 
 
@@ -371,6 +371,6 @@ async def test_opus_both_ways() -> None:
 async def test_a_stopping_server_says_so() -> None:
     """Would catch callers who are cut off without a word."""
     async with door(ScriptedPipeline(*ANSWER), shutdown_seconds=1) as (client, _), calling(client) as call:
-        draining = asyncio.create_task(client.server.drain())
+        draining = asyncio.create_task(client.server.drain(1.0))
         await until(call, "go_away")
         await draining

@@ -52,7 +52,7 @@ async def test_draining_is_told_and_lets_calls_end() -> None:
         assert (await watch.read()).status == SERVING
         call = client.stub.Generate(asked())
         await call.read()
-        drained = asyncio.create_task(client.server.drain())
+        drained = asyncio.create_task(client.server.drain(1.0))
         assert (await watch.read()).status == NOT_SERVING
         assert pipeline.running == 1 and not drained.done()
         await drained
