@@ -39,6 +39,7 @@ FLOORS = (
         "placement",
         "measures",
         "watch",
+        "drain",
         "gate",
         "logs",
         "traces",
