@@ -50,13 +50,15 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     senses, makers = await asyncio.to_thread(_load_components, checkpoint, settings, placement)
     codec = TextCodec(checkpoint.folders["backbone"] / "tokenizer.json")
 
+    fetcher = UrlFetcher(settings.url_policy)
+
     from omni_server.backbone import VllmBackbone
 
     build = partial(VllmBackbone, checkpoint, settings, placement)
     backbone = Revival(build, settings.engine_stall_seconds, Backoff(most=settings.engine_backoff_seconds))
     pipeline = Pipeline(
         checkpoint=checkpoint,
-        loader=MediaLoader(settings.media_limits, UrlFetcher(settings.url_policy)),
+        loader=MediaLoader(settings.media_limits, fetcher),
         senses=senses,
         prompter=Prompter(checkpoint, codec),
         backbone=backbone,
@@ -70,6 +72,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         yield pipeline
     finally:
         await pipeline.close()
+        fetcher.close()
 
 
 @asynccontextmanager

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
+import httpx
 import numpy as np
 import PIL.Image
 
@@ -287,3 +289,35 @@ class FaultyDecoder:
         if self.error is not None:
             raise self.error
         return made if self.output is None else self.output
+
+
+class ScriptedNames:
+    """A resolver that gives each name its answers one after another, the last one for ever; numbers are what the system reads
+    them as. Names that are not in the script are not known."""
+
+    def __init__(self, **answers: list[list[str]]) -> None:
+        self.answers = {name.replace("_", "."): list(given) for name, given in answers.items()}
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        self.asked.append(host)
+        if given := self.answers.get(host):
+            return given.pop(0) if len(given) > 1 else given[0]
+        flags = 0 if host == "localhost" else socket.AI_NUMERICHOST
+        return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=flags)]
+
+
+class ScriptedInternet(httpx.AsyncBaseTransport):
+    """Answers for the addresses of the script, sends everything else over the real network, and keeps what was sent where."""
+
+    def __init__(self, **answers: httpx.Response) -> None:
+        self.answers = answers
+        self.sent: list[str] = []
+        self._real = httpx.AsyncHTTPTransport(verify=False)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.sent.append(request.url.host)
+        return self.answers.get(request.url.host) or await self._real.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._real.aclose()

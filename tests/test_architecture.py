@@ -46,6 +46,7 @@ FLOORS = (
         "keys",
     },
     {
+        "addresses",
         "fetch",
         "media",
         "video",
