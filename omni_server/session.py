@@ -10,7 +10,6 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -81,14 +80,11 @@ class Session:
         self._interim: asyncio.Task[None] | None = None
         self._frames = 0
         self._finished = False
-        self._open = ExitStack()
 
     async def __aenter__(self) -> Self:
-        self._open.enter_context(self._pipeline.drain.told(self._go_away))
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        self._open.close()
         await self._tasks.close()
         # In the lane, behind a frame that may still be listened to there.
         await self._ears.lane.run(self._ears.close, self._activity)
@@ -200,7 +196,7 @@ class Session:
         """The person has heard so many seconds of an answer so far."""
         self._answering.played(response_id, heard)
 
-    def _go_away(self, seconds: float) -> None:
+    def go_away(self, seconds: float) -> None:
         """The server is about to stop."""
         self._outbox.put(GoAway(seconds))
 

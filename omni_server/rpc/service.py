@@ -43,7 +43,8 @@ class OmniService(omni_service_pb2_grpc.OmniServiceServicer):
             raise RequestError("the first message is not `config`; expected it first, and once", param="config")
         live = read_config(first.config, self._door)
         async with Session(self._door, self._ears, live.settings, live.reader) as session:
-            await converse(session, live, context)
+            with self._door.pipeline.drain.told(session.go_away):
+                await converse(session, live, context)
 
     @answered
     async def Transcribe(self, requests: Any, context: Any) -> None:
