@@ -29,6 +29,7 @@ from omni_server.pipeline import Pipeline
 from omni_server.placement import CPU, Placement, place
 from omni_server.profile import open_checkpoint
 from omni_server.prompt import Prompter
+from omni_server.quarantine import Quarantine
 from omni_server.realtime import realtime_router
 from omni_server.rest import create_app
 from omni_server.revival import Revival
@@ -51,6 +52,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     codec = TextCodec(checkpoint.folders["backbone"] / "tokenizer.json")
 
     fetcher = UrlFetcher(settings.url_policy)
+    quarantine = Quarantine(settings.media_decode_seconds)
 
     from omni_server.backbone import VllmBackbone
 
@@ -58,7 +60,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     backbone = Revival(build, settings.engine_stall_seconds, Backoff(most=settings.engine_backoff_seconds))
     pipeline = Pipeline(
         checkpoint=checkpoint,
-        loader=MediaLoader(settings.media_limits, fetcher),
+        loader=MediaLoader(settings.media_limits, fetcher, quarantine),
         senses=senses,
         prompter=Prompter(checkpoint, codec),
         backbone=backbone,
@@ -73,6 +75,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     finally:
         await pipeline.close()
         fetcher.close()
+        quarantine.close()
 
 
 @asynccontextmanager

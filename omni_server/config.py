@@ -30,11 +30,12 @@ def _setting(default: Any, reader: Callable[[str], object], help: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class MediaLimits:
-    """What one picture or one utterance of a request may cost."""
+    """What one picture, utterance or film of a request may cost."""
 
     bytes: int
     pixels: int
     seconds: float
+    film_pixels: int = 300_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,11 @@ class Settings:
     max_body_bytes: int = _setting(64 << 20, read.size, "largest request body")
     max_media_bytes: int = _setting(20 << 20, read.size, "largest picture or utterance, as a file")
     max_pixels: int = _setting(32_000_000, read.whole(1, 1 << 30), "largest picture, width times height")
+    max_film_pixels: int = _setting(
+        300_000_000, read.whole(1, 1 << 34), "largest film: pixels of all frames that are looked at"
+    )
     max_audio_seconds: float = _setting(600.0, read.seconds, "longest utterance")
+    media_decode_seconds: float = _setting(30.0, read.seconds, "time limit for decoding one picture, utterance or film")
     max_turn_seconds: float = _setting(60.0, read.seconds, "longest turn of a live conversation; it ends there")
     allow_media_urls: bool = _setting(False, read.switch, "fetch pictures and utterances from http(s) URLs")
     media_hosts: tuple[str, ...] = _setting((), read.hosts, "only fetch from these hosts, separated by commas")
@@ -182,7 +187,7 @@ class Settings:
 
     @property
     def media_limits(self) -> MediaLimits:
-        return MediaLimits(bytes=self.max_media_bytes, pixels=self.max_pixels, seconds=self.max_audio_seconds)
+        return MediaLimits(self.max_media_bytes, self.max_pixels, self.max_audio_seconds, self.max_film_pixels)
 
     @property
     def store_policy(self) -> StorePolicy:

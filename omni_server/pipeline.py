@@ -75,6 +75,7 @@ class Pipeline:
         self.measures = self._watch.measures
         self.measures.watch_encoders(lambda: {str(m): (sense.asked, sense.encoded) for m, sense in senses.items()})
         self._load_lane = Lane("load", workers=2)
+        self._prompt_lane = Lane("prompt")  # of its own: words never wait for a film that is being decoded
         self._breakers = [(m, sense.breaker) for m, sense in senses.items()]
         self._breakers += [(m, maker.breaker) for m, maker in makers.items()]
 
@@ -139,8 +140,9 @@ class Pipeline:
         await self.backbone.close()
         for _, breaker in self._breakers:
             breaker.close()
-        self._load_lane.close()
-        for lane in (self._load_lane, *(breaker.lane for _, breaker in self._breakers)):
+        for lane in (self._load_lane, self._prompt_lane):
+            lane.close()
+        for lane in (self._load_lane, self._prompt_lane, *(breaker.lane for _, breaker in self._breakers)):
             await asyncio.to_thread(lane.join, LEAVE_SECONDS)
         self._watch.close()
 
@@ -168,7 +170,7 @@ class Pipeline:
         # A form holds from the first token on, so there is no room for thoughts that nobody asked for.
         free = request.sampling.form is None or request.thinking.wanted is not None or request.thinking.budget is not None
         thinking = request.thinking if free else Thinking(wanted=False)
-        return await self._load_lane.run(
+        return await self._prompt_lane.run(
             self._prompter.build, request.messages, encodings, request.tools, thinking, draws=draws
         )
 

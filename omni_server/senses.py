@@ -14,10 +14,10 @@ import PIL.Image
 import torch
 
 from omni_server.breaker import STAGE_SECONDS, Breaker
+from omni_server.decoding import SAMPLE_RATE
 from omni_server.errors import EncodeFailed, OmniError
 from omni_server.interfaces import Codebook, Encoder
 from omni_server.lanes import Lane
-from omni_server.media import SAMPLE_RATE
 from omni_server.types import Encoding, Modality, Picture, Speech, Video
 
 Media = Picture | Speech | Video

@@ -1,34 +1,42 @@
-"""Step 2. A video's frames at an even pace, and its sound. Knows containers, no models.
+"""Step 2. A video's frames at an even pace. Knows containers, no models.
 
 The pace and the number of frames belong to the model that will look at them; how large a file may be, to the deployment.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import av
 import numpy as np
 
 from omni_server.config import MediaLimits
 from omni_server.errors import MediaError, MediaTooLarge
-from omni_server.types import Speech, Video
 from omni_server.wording import shown
 
 LEAST_FRAMES = 4
 
 
-def read_video(data: bytes, param: str, pace: float, most_frames: int, limits: MediaLimits, sound: Speech | None) -> Video:
-    """Frames evenly over the whole, an even number of them, at most `most_frames`; `sound` is what was read of it before.
+@dataclass(frozen=True, slots=True)
+class Frames:
+    """`frames`: uint8 [n, height, width, 3], `pace` a second; `sounds` is whether there is sound in the file, `sound` what was
+    read of it: float32 [n]."""
 
-    Raises MediaError, MediaTooLarge.
-    """
+    frames: np.ndarray
+    pace: float
+    sounds: bool
+    sound: np.ndarray | None = None
+
+
+def read_frames(data: bytes, param: str, pace: float, most_frames: int, limits: MediaLimits) -> Frames:
+    """Frames evenly over the whole, an even number of them, at most `most_frames`. Raises MediaError, MediaTooLarge."""
     try:
         with av.open(io.BytesIO(data), "r", format=video_container(data, param)) as container:
             if not container.streams.video:
                 raise MediaError(f"`{param}` holds no moving pictures", param=param)
+            sounds = bool(container.streams.audio)
             seconds, count = _length(container, limits, param)
             wanted = frame_count(seconds, pace, count, most_frames)
             places = set(np.linspace(0, count - 1, wanted).round().astype(int).tolist())
@@ -40,22 +48,13 @@ def read_video(data: bytes, param: str, pace: float, most_frames: int, limits: M
     while len(frames) < wanted:  # a file may promise more than it holds
         frames.append(frames[-1])
     stacked = np.stack(frames)
-    digest = hashlib.sha256(stacked.tobytes() + (sound.digest.encode() if sound else b"")).hexdigest()
-    return Video(stacked, len(stacked) / seconds, digest, sound)
+    return Frames(stacked, len(stacked) / seconds, sounds)
 
 
 def frame_count(seconds: float, pace: float, frames: int, most: int) -> int:
     """An even number of at least 4, at most `most`, and never more than there are."""
     wanted = min(max(seconds * pace, LEAST_FRAMES), most, max(frames, 2))
     return max(2, int(wanted) // 2 * 2)
-
-
-def holds_sound(data: bytes, param: str) -> bool:
-    try:
-        with av.open(io.BytesIO(data), "r", format=video_container(data, param)) as container:
-            return bool(container.streams.audio)
-    except (av.error.FFmpegError, ValueError):
-        return False
 
 
 def video_container(data: bytes, param: str) -> str:
@@ -96,10 +95,18 @@ def _length(container: av.container.InputContainer, limits: MediaLimits, param: 
 def _chosen(container: av.container.InputContainer, places: set[int], limits: MediaLimits, param: str) -> Iterator[np.ndarray]:
     """uint8 [height, width, 3] of each frame whose number is in `places`; all of the size of the first."""
     size: tuple[int, int] | None = None
+    left = limits.film_pixels
     for number, frame in enumerate(container.decode(container.streams.video[0])):
         if number not in places:
             continue
         if frame.width * frame.height > limits.pixels:
             raise MediaTooLarge(f"`{param}` has frames of over {limits.pixels} pixels", param=param)
         size = size or (frame.width, frame.height)
+        left -= size[0] * size[1]
+        if left < 0:
+            raise MediaTooLarge(
+                f"`{param}` has frames of `{size[0]}x{size[1]}`, `{len(places)}` of which are looked at; "
+                f"expected at most {limits.film_pixels} pixels in all",
+                param=param,
+            )
         yield frame.reformat(*size, format="rgb24").to_ndarray()

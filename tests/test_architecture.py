@@ -48,6 +48,9 @@ FLOORS = (
     {
         "addresses",
         "fetch",
+        "decoding",
+        "quarantine",
+        "decoder_process",
         "media",
         "video",
         "text",
@@ -100,7 +103,7 @@ ONLY_IN = {
     "fastapi": {"omni_server/rest/", "omni_server/realtime/"},
     "diffusers": {"decoders/image/"},
     "av": {
-        "omni_server/media.py",
+        "omni_server/decoding.py",
         "omni_server/video.py",
         "omni_server/audio_format.py",
         "omni_server/live_audio.py",
