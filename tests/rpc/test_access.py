@@ -21,7 +21,7 @@ from omni_server.keys import KeyFile, Limits, add_key
 from omni_server.rest import create_app
 from omni_server.types import Modality, SpanOpened
 from tests.doubles import Forever, HandClock, ScriptedPipeline
-from tests.rpc.doors import error_info
+from tests.rpc.doors import EARS, error_info
 from tests.rpc.test_server import health_of
 from tests.rpc.test_service import SPOKEN, asked
 
@@ -39,7 +39,7 @@ async def both(pipeline: Any, keyed: Keyed) -> AsyncIterator[tuple[grpc.aio.Chan
     """A gRPC channel and a REST client of one server."""
     app = create_app(pipeline, keyed.settings, keyed.access)
     async with (
-        open_rpc(pipeline, keyed.settings, keyed.access) as rpc,
+        open_rpc(pipeline, keyed.settings, EARS, keyed.access) as rpc,
         grpc.aio.insecure_channel(f"127.0.0.1:{rpc.port}") as channel,
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://door") as client,
     ):
@@ -116,7 +116,7 @@ async def test_an_open_server_asks_for_no_key() -> None:
     """Catches a server on a desk that cannot be tried without a file."""
     pipeline: Any = ScriptedPipeline(*SPOKEN)
     async with (
-        open_rpc(pipeline, Settings(port=0, shutdown_seconds=0)) as rpc,
+        open_rpc(pipeline, Settings(port=0, shutdown_seconds=0), EARS) as rpc,
         grpc.aio.insecure_channel(f"127.0.0.1:{rpc.port}") as channel,
     ):
         assert [message async for message in stub(channel).Generate(asked())]
