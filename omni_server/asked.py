@@ -119,7 +119,8 @@ class Thinking:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One accepted request, whichever door it came through."""
+    """One accepted request, whichever door it came through. `verbatim` are words, or token ids, that the model goes on from;
+    they take the place of a conversation, and no chat template is put around them."""
 
     request_id: str
     messages: tuple[Message, ...]
@@ -128,3 +129,4 @@ class Request:
     decode: DecodeOptions = DecodeOptions()
     tools: tuple[Mapping[str, Any], ...] = ()
     thinking: Thinking = Thinking()
+    verbatim: str | tuple[int, ...] | None = None

@@ -104,7 +104,7 @@ def kind_of(request: Request) -> Hashable:
 def content_of(request: Request) -> Hashable:
     """Equal where the same request comes again, though it has a new id, and a new seed if the door rolls it. Of media the ends
     are compared, for a refusal must cost little."""
-    parts: list[Hashable] = [request.modalities, request.sampling.max_tokens, request.decode.voice]
+    parts: list[Hashable] = [request.modalities, request.sampling.max_tokens, request.decode.voice, request.verbatim]
     for message in request.messages:
         for part in message.parts:
             if isinstance(part, TextPart):
@@ -132,4 +132,6 @@ def _expected(admission: Admission, request: Request, kind: Hashable) -> float:
 
 
 def _letters(request: Request) -> int:
-    return sum(len(part.text) for message in request.messages for part in message.parts if isinstance(part, TextPart))
+    texts = sum(len(part.text) for message in request.messages for part in message.parts if isinstance(part, TextPart))
+    verbatim = request.verbatim or ""
+    return texts + len(verbatim) * (1 if isinstance(verbatim, str) else LETTERS)

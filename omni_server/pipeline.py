@@ -8,6 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 from omni_server.checkpoint import Checkpoint
+from omni_server.dialect import Dialect
 from omni_server.drain import Drain
 from omni_server.errors import ModalityUnavailable, OmniError, RequestError
 from omni_server.gate import Gate
@@ -103,7 +104,8 @@ class Pipeline:
                 router = Router(self.checkpoint.bands, self.checkpoint.image, self._end_of_turn)
                 # 7 decode
                 rate = self.checkpoint.sample_rate
-                dialect = self.checkpoint.dialect
+                # What goes on from given words is no answer, so nothing in it is told apart.
+                dialect = self.checkpoint.dialect if request.verbatim is None else Dialect()
                 reply = Reply(request, prompt, self._codec, self._makers, rate, dialect, heard, timeline)
                 async with reply.run(tokens, router, self.drain):
                     yield watched.events(reply.events())
@@ -166,6 +168,8 @@ class Pipeline:
             )
 
     async def _prompt(self, request: Request, encodings: list[Encoding]) -> Prompt:
+        if request.verbatim is not None:
+            return await self._load_lane.run(self._prompter.verbatim, request.verbatim)
         draws = Modality.IMAGE in request.modalities
         # A form holds from the first token on, so there is no room for thoughts that nobody asked for.
         free = request.sampling.form is None or request.thinking.wanted is not None or request.thinking.budget is not None

@@ -10,7 +10,7 @@ from typing import Any
 
 from omni_server.chat_template import ChatTemplate
 from omni_server.checkpoint import Checkpoint
-from omni_server.errors import ContextOverflow
+from omni_server.errors import ContextOverflow, RequestError
 from omni_server.text import TextCodec
 from omni_server.types import Encoding, Message, Modality, Placeholder, Prompt, TextPart, Thinking
 
@@ -50,12 +50,25 @@ class Prompter:
         ids: list[int] = []
         for number, piece in enumerate(pieces):  # template and user text alternate: t u t u t
             ids += self._codec.encode_user(piece) if number % 2 else self._codec.encode_template(piece)
-        prompt = self._expand(ids, list(encodings), thinking=self._ends_in_thought(pieces[-1]))
+        return self._fitting(self._expand(ids, list(encodings), thinking=self._ends_in_thought(pieces[-1])), "messages")
+
+    def verbatim(self, words: str | Sequence[int]) -> Prompt:
+        """A prompt of these words, or token ids, alone. Raises RequestError for ids that are no text, ContextOverflow."""
+        ids = self._codec.encode_user(words) if isinstance(words, str) else list(words)
+        ranges = self._checkpoint.text_ranges or ((0, self._checkpoint.vocabulary),)
+        wrong = [token for token in ids if not any(first <= token < first + size for first, size in ranges)]
+        if wrong:
+            raise RequestError(f"`prompt` holds the token id `{wrong[0]}`; expected ids of text", param="prompt")
+        if not ids:
+            raise RequestError("`prompt` is empty; expected words to go on from", param="prompt")
+        return self._fitting(Prompt(tuple(ids)), "prompt")
+
+    def _fitting(self, prompt: Prompt, param: str) -> Prompt:
         if len(prompt.token_ids) >= self._checkpoint.context_length:
             raise ContextOverflow(
-                f"the conversation takes `{len(prompt.token_ids)}` tokens; "
+                f"`{param}` takes `{len(prompt.token_ids)}` tokens; "
                 f"expected fewer than the context of `{self._checkpoint.context_length}`",
-                param="messages",
+                param=param,
             )
         return prompt
 

@@ -177,6 +177,8 @@ def test_the_same_request_is_known_again() -> None:
     assert content_of(one) == content_of(again) != content_of(other)
     assert kind_of(one) == kind_of(again) == kind_of(other)
     assert kind_of(one) != kind_of(request(modalities=WORDS | {Modality.AUDIO}))
+    short, long = Request("a", (), verbatim="a fox"), Request("b", (), verbatim="a fox " * 50)
+    assert content_of(short) != content_of(long) and kind_of(short) != kind_of(long)
 
 
 def wish_of(asked: Request) -> Wish:

@@ -385,3 +385,14 @@ async def test_a_form_leaves_no_room_for_anything_else(checkpoint: Checkpoint, c
         await collect(build(checkpoint, backbone), request(**fields))
     assert caught.value.param == "response_format"
     assert backbone.prompts == []
+
+
+async def test_words_that_go_on_are_no_answer(checkpoint: Checkpoint) -> None:
+    """Would catch a completion of which a part is taken away as thoughts, or a chat template around its prompt."""
+    codec = TextCodec(checkpoint.folders["backbone"] / "tokenizer.json")
+    thinker = replace(checkpoint, dialect=replace(checkpoint.dialect, tags={"think": "reasoning"}))
+    backbone = ScriptedBackbone(codec.encode_user("<think>hm</think>yes"), [END])
+    asked = Request("r", (), verbatim="so: ")
+    events = await collect(build(thinker, backbone), asked)
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) == "<think>hm</think>yes"
+    assert codec.decode(backbone.prompts[0].token_ids) == "so: "

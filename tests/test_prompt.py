@@ -151,3 +151,16 @@ def test_a_video_its_length_and_its_sound(tmp_path: Path, mark: str) -> None:
     assert codec.decode(prompt.token_ids) == "[LENGTH] 2s" + "<|image_start|>" * 3 + "<|audio_start|>" * 2
     assert [(place.length, place.encoding) for place in prompt.placeholders] == [(3, video), (2, sound)]
     assert (prompt.image_tokens, prompt.audio_tokens) == (3, 2)
+
+
+def test_words_alone(checkpoint: Checkpoint, codec: TextCodec) -> None:
+    """Would catch a chat template around words that the model only goes on from, or media codes that a client writes itself."""
+    prompter = Prompter(checkpoint, codec)
+    assert codec.decode(prompter.verbatim("a <|im_end|>").token_ids) == "a <|im_end|>"
+    assert max(prompter.verbatim("<|im_end|>").token_ids) < 256
+    assert prompter.verbatim([7, 8]).token_ids == (7, 8)
+    for wrong in ([256], [7, 10**9], "", []):
+        with pytest.raises(RequestError, match="`prompt`"):
+            prompter.verbatim(wrong)
+    with pytest.raises(ContextOverflow, match="`prompt` takes `300`"):
+        prompter.verbatim("a" * 300)

@@ -14,9 +14,9 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, TypeAdapt
 
 from omni_server.errors import RequestError
 from omni_server.live_audio import HIGHEST_RATE, LOWEST_RATE
-from omni_server.rest.chat_wire import Number
 from omni_server.rest.faults import request_error
 from omni_server.rest.fields import JsonFields, Voice, only
+from omni_server.rest.sampled import Number
 from omni_server.wording import shown
 
 LONGEST_MS = 10_000

@@ -15,6 +15,7 @@ from omni_server.media_store import MediaStore
 from omni_server.metered import Metered
 from omni_server.rest import access as access_gate, errors
 from omni_server.rest.chat import chat_router
+from omni_server.rest.completions import completions_router
 from omni_server.rest.health import health_router
 from omni_server.rest.images import images_router
 from omni_server.rest.media import media_router
@@ -47,6 +48,7 @@ def create_app(
     access_gate.install(app, door.access, settings.allowed_origins)
     errors.install(app)
     app.include_router(chat_router(door))
+    app.include_router(completions_router(door))
     app.include_router(speech_router(door))
     app.include_router(transcriptions_router(door))
     app.include_router(images_router(door))

@@ -68,7 +68,7 @@ async def _whole(door: Door, requests: Sequence[Request], envelope: Envelope) ->
             choices[place].feed(event)
             endings += [event] if isinstance(event, Done) else []
     bodies = [await asyncio.to_thread(choice.finish) for choice in choices]
-    return envelope.wrap("chat.completion", choices=bodies, usage=usage_body(usage_of(endings)))
+    return envelope.wrap("chat.completion", choices=bodies, usage=usage_body(usage_of(endings, len(endings))))
 
 
 async def _chunks(door: Door, requests: Sequence[Request], envelope: Envelope) -> AsyncGenerator[Body, None]:
@@ -81,4 +81,4 @@ async def _chunks(door: Door, requests: Sequence[Request], envelope: Envelope) -
                 yield chunk
             endings += [event] if isinstance(event, Done) else []
     if envelope.include_usage:
-        yield usage_chunk(envelope, usage_of(endings), endings[0].seconds)
+        yield usage_chunk(envelope, usage_of(endings, len(endings)), endings[0].seconds)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from omni_server.door import Door
-from omni_server.errors import ModelNotFound, RequestError
+from omni_server.errors import RequestError
 from omni_server.rest.chat_wire import (
     Audio,
     ChatMessage,
@@ -19,6 +19,7 @@ from omni_server.rest.chat_wire import (
     VoiceId,
     form_of,
 )
+from omni_server.rest.sampled import sampling
 from omni_server.types import (
     AudioPart,
     DecodeOptions,
@@ -28,7 +29,6 @@ from omni_server.types import (
     Modality,
     Part,
     Request,
-    Sampling,
     TextPart,
     Thinking,
     ToolCall,
@@ -38,8 +38,6 @@ from omni_server.wording import shown
 
 
 def chat_request(chat: ChatRequest, request_id: str, door: Door) -> Request:
-    if chat.model not in (door.model, *door.adapters):
-        raise ModelNotFound(f"`model` is {shown(chat.model)}; this server has `{door.model}`", param="model")
     messages = tuple(_message(message, f"messages[{place}]", door) for place, message in enumerate(chat.messages))
     if chat.top_logprobs is not None and not chat.logprobs:
         raise RequestError(f"`top_logprobs` is `{chat.top_logprobs}`; expected `logprobs` true with it", param="top_logprobs")
@@ -47,28 +45,13 @@ def chat_request(chat: ChatRequest, request_id: str, door: Door) -> Request:
         request_id=request_id,
         messages=messages,
         modalities=_modalities(chat),
-        sampling=Sampling(
-            temperature=chat.temperature,
-            top_p=chat.top_p,
-            top_k=chat.top_k,
-            seed=chat.seed,
-            max_tokens=_max_tokens(chat),
-            stop=stop_strings(chat.stop),
-            presence_penalty=chat.presence_penalty or 0.0,
-            frequency_penalty=chat.frequency_penalty or 0.0,
-            adapter=chat.model if chat.model != door.model else None,
-            logprobs=(chat.top_logprobs or 0) if chat.logprobs else None,
-            logit_bias=tuple((int(token), bias) for token, bias in (chat.logit_bias or {}).items()),
-            form=form_of(chat.response_format),
+        sampling=sampling(
+            chat, door, _max_tokens(chat), (chat.top_logprobs or 0) if chat.logprobs else None, form_of(chat.response_format)
         ),
         tools=() if chat.tool_choice == "none" else tuple(tool.model_dump(exclude_none=True) for tool in chat.tools or ()),
         thinking=Thinking(_thinks(chat), chat.thinking_token_budget),
         decode=DecodeOptions(voice=_voice(chat), seed=chat.seed),
     )
-
-
-def stop_strings(stop: str | list[str] | None) -> tuple[str, ...]:
-    return (stop,) if isinstance(stop, str) else tuple(stop or ())
 
 
 def _modalities(chat: ChatRequest) -> frozenset[Modality]:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 
 from omni_server.rest.faults import request_error
 from omni_server.rest.kinds import Ignored, Refused
+from omni_server.rest.sampled import Sampled
 
 MOST_CHOICES = 8
 
@@ -174,16 +175,6 @@ class TemplateSwitches(BaseModel):
     thinking: bool | None = None
 
 
-StopString = Annotated[str, Field(min_length=1)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-LogitBias = dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], Annotated[Number, Field(ge=-100, le=100)]]
-Stop = Annotated[
-    Annotated[StopString, Tag("~string")] | Annotated[list[StopString], Field(max_length=4), Tag("~list")],
-    Discriminator(lambda value: "~string" if isinstance(value, str) else "~list"),
-]
-
-
 class JsonSchema(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -230,25 +221,14 @@ def form_of(wanted: PlainText | JsonObject | JsonForm | None) -> dict[str, Any] 
 NO_FORCE = "the model decides by itself when to call, expected `auto` or `none`"
 
 
-class ChatRequest(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    model: str
+class ChatRequest(Sampled):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     modalities: list[Literal["text", "audio", "image"]] | None = None
     audio: AudioOut | None = None
     max_completion_tokens: Annotated[int, Field(ge=-1)] | None = None
     max_tokens: Annotated[int, Field(ge=-1)] | None = None
-    temperature: Annotated[Number, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[Number, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
-    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
-    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
-    logit_bias: LogitBias | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    seed: Annotated[Seed | None, Field(description="choice k has the seed `seed + k`")] = None
-    stop: Stop | None = None
     response_format: Annotated[
         ResponseFormat | None, Field(description="JSON, of text alone: without media, without tools")
     ] = None
@@ -260,7 +240,7 @@ class ChatRequest(BaseModel):
     ] = None
     thinking_token_budget: Annotated[int | None, Field(ge=0, description="not OpenAI's: how long thoughts may be")] = None
     chat_template_kwargs: Annotated[TemplateSwitches | None, Field(description="not OpenAI's: switches for thinking")] = None
-    n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES)] = None
+    n: Annotated[int | None, Field(ge=1, le=MOST_CHOICES, description="answer k has the seed `seed + k`")] = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     user: Annotated[Any, Ignored("nothing is counted by user here")] = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from omni_server.door import Door
 from omni_server.errors import OmniError
@@ -33,14 +33,14 @@ def _choice(request: Request, place: int) -> Request:
 
 
 async def played_choices(
-    door: Door, requests: Sequence[Request], fields: Mapping[str, str]
+    door: Door, requests: Sequence[Request], names: Mapping[str, str]
 ) -> AsyncGenerator[tuple[int, Event], None]:
     """Events of all choices as they come, each with its choice's place. The first that fails ends all, as an exception."""
     queue: asyncio.Queue[tuple[int, Event] | Exception | None] = asyncio.Queue(_WAITING)
 
     async def play(place: int, request: Request) -> None:
         try:
-            async with played(door, request, fields) as events:
+            async with played(door, request, names) as events:
                 async for event in events:
                     if isinstance(event, Failed):
                         raise event.error
@@ -67,15 +67,14 @@ async def played_choices(
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def usage_of(endings: Sequence[Done]) -> Usage:
-    """Of all choices: their prompt is counted once, what they say is added up."""
+def usage_of(endings: Sequence[Done], each: int) -> Usage:
+    """Of all choices, in their order, `each` to a prompt: a prompt is counted once, what is said is added up."""
     if not endings:
         raise OmniError("The reply ended without an ending.")
     usages = [ending.usage for ending in endings]
-    return replace(
-        usages[0],
-        completion_tokens=sum(usage.completion_tokens for usage in usages),
-        completion_image_tokens=sum(usage.completion_image_tokens for usage in usages),
-        completion_audio_tokens=sum(usage.completion_audio_tokens for usage in usages),
-        reasoning_tokens=sum(usage.reasoning_tokens for usage in usages),
-    )
+
+    def total(name: str) -> int:
+        counted = usages[::each] if name.startswith(("prompt", "cached")) else usages
+        return sum(getattr(usage, name) for usage in counted)
+
+    return Usage(**{field.name: total(field.name) for field in fields(Usage)})

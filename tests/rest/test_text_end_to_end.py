@@ -1,4 +1,4 @@
-"""Chat on the real engine, through the stock client: what only an engine can show."""
+"""Chat and completions on the real engine, through the stock client: what only an engine can show."""
 
 from __future__ import annotations
 
@@ -92,3 +92,23 @@ async def test_a_bias_moves_the_choice(client: openai.AsyncOpenAI, server: RealS
     (other,) = codec.encode_user(second)
     pushed = await chat(client, "what is a fox?", **fields, logit_bias={str(other): 100})
     assert pushed.choices[0].message.content == second
+
+
+async def test_completions(client: openai.AsyncOpenAI, server: RealServer) -> None:
+    """Would catch words that are read otherwise than their ids, a stream that says something else, a stop string or a limit
+    that does not hold, likelihoods of other tokens, and two prompts of one request that differ from two requests."""
+    words = "a fox is"
+    options: Any = {"model": MODEL, "temperature": 0, "max_tokens": 8}
+    whole = await client.completions.create(prompt=words, logprobs=1, **options)
+    text, told = whole.choices[0].text, whole.choices[0].logprobs
+    assert told is not None and "".join(told.tokens or []) == text != ""
+    codec = TextCodec(server.pipeline.checkpoint.folders["backbone"] / "tokenizer.json")
+    assert (await client.completions.create(prompt=codec.encode_user(words), **options)).choices[0].text == text
+    pieces = [chunk.choices[0].text async for chunk in await client.completions.create(prompt=words, stream=True, **options)]
+    assert "".join(pieces) == text
+    both = await client.completions.create(prompt=["an owl is", words], **options)
+    assert both.choices[1].text == text and both.choices[0].text != text
+    stop = text[3:5]
+    stopped = await client.completions.create(prompt=words, stop=stop, **options)
+    assert stopped.choices[0].text == text[: text.index(stop)] and stopped.choices[0].finish_reason == "stop"
+    assert whole.usage is not None and whole.usage.prompt_tokens == len(codec.encode_user(words))
