@@ -1,4 +1,4 @@
-"""A server at twice its capacity: how soon it refuses, whether those let in meet their deadline, whether what it tells comes true.
+"""A server at twice its capacity: how soon it refuses, whether those let in are served in time, whether its times come true.
 
 All ratios are of one run, goodput among them.
 

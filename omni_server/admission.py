@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from omni_server.estimates import Drain, Line
@@ -39,12 +39,13 @@ class Scarce(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Wish:
     """`kind`: requests of one kind take about as long. `who`: equal where the same request comes again. `within`: seconds until
-    it must be done."""
+    it must be done; `first_within`: until its first sound."""
 
     demand: Mapping[Scarce, float]
     kind: Hashable
     who: Callable[[], Hashable]
     within: float | None = None
+    first_within: float | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -72,6 +73,18 @@ class Hopeless:
     seconds: float
 
 
+@dataclass(slots=True)
+class _Known:
+    """Of one kind of request: seconds to the end and to the first sound, over company; the least of each; how many."""
+
+    whole: Line = field(default_factory=Line)
+    first: Line = field(default_factory=Line)
+    least: float = 0.0
+    least_first: float = 0.0
+    count: int = 0
+    written: float = 0.0  # tokens
+
+
 @dataclass(frozen=True, slots=True)
 class _Kept:
     demand: Mapping[Scarce, float]
@@ -95,8 +108,7 @@ class Admission:
         self._faith = 1.0  # share of those who come back
         self._lapses = float("inf")  # when the first kept place is given up
         self._drains = {thing: Drain(amount) for thing, amount in capacity.items()}
-        self._services: OrderedDict[Hashable, tuple[Line, float, int]] = OrderedDict()  # seconds over company; least; count
-        self._written: dict[Hashable, float] = {}  # tokens, by kind
+        self._known: OrderedDict[Hashable, _Known] = OrderedDict()
         self._now = 0.0
         self._passed = 0.0  # seconds times replies that ran in them
 
@@ -113,20 +125,26 @@ class Admission:
 
     def written(self, kind: Hashable) -> float | None:
         """Tokens that replies of this kind have had lately."""
-        return self._written.get(kind)
+        known = self._known.get(kind)
+        return known.written if known is not None else None
+
+    def suits(self, wish: Wish) -> bool:
+        """Whether `ask` would let it in as a newcomer."""
+        known = self._known.get(wish.kind, _Known())
+        return self._hopeless(wish, known) is None and self._too_long(wish, known, promised=False) is None
 
     def ask(self, wish: Wish, now: float) -> Place | Later | Hopeless:
         self._pass_time(now)
-        line, least, count = self._services.get(wish.kind, (Line(), 0.0, 0))
-        if wish.within is not None and count >= LEAST_SEEN and wish.within < least / 2:
-            return Hopeless(least)
+        known = self._known.get(wish.kind, _Known())
+        if hopeless := self._hopeless(wish, known):
+            return hopeless
         who = wish.who() if self._kept else None
         kept = self._kept.get(who)
         if kept is not None and now < kept.at - EARLY:
             return Later(kept.at - now, "kept")
         if kept is not None:
             self._forget(who, came_back=True)
-        later = self._too_long(wish, line, promised=kept is not None)
+        later = self._too_long(wish, known, promised=kept is not None)
         if later is None:
             return self._let_in(wish, now)
         self._keep(wish, later.seconds, now)
@@ -140,9 +158,11 @@ class Admission:
             counts[Scarce.TOKENS] += tokens - place.demand[Scarce.TOKENS]  # type: ignore[assignment]
             place.demand[Scarce.TOKENS] = tokens
 
-    def leave(self, place: Place, now: float, written: int | None = None, broke: bool = False) -> None:
-        """It needs nothing any more. `written`: tokens of its reply, where it was done and not broken off. `broke`: by a fault,
-        which says nothing of how fast things go."""
+    def leave(
+        self, place: Place, now: float, written: int | None = None, first: float | None = None, broke: bool = False
+    ) -> None:
+        """It needs nothing any more. `written`: tokens of its reply, where it was done and not broken off; `first`: seconds
+        from its start to its first sound. `broke`: by a fault, which says nothing of how fast things go."""
         self._pass_time(now)
         if place in self._waiting:
             del self._waiting[place]
@@ -154,30 +174,42 @@ class Admission:
                     self._drains[thing].free(units, self._held[thing])
             self._held.subtract(place.demand)
             if written is not None and place.started is not None:
-                self._learn(place, now - place.started, written)
+                self._learn(place, now - place.started, written, first)
         self._start_waiting(now)
 
-    def _learn(self, place: Place, seconds: float, written: int) -> None:
-        line, least, count = self._services.pop(place.kind, (Line(), seconds, 0))
+    def _learn(self, place: Place, seconds: float, written: int, first: float | None) -> None:
+        known = self._known.pop(place.kind, None) or _Known(least=seconds, written=written)
         company = (self._passed - place.passed) / seconds if seconds > 0 else 1.0
-        line.feed(company, seconds)
-        least = min(seconds, least + (seconds - least) / 64)
-        self._services[place.kind] = line, least, count + 1
-        self._written[place.kind] = written + (self._written.get(place.kind, written) - written) * 0.9
-        while len(self._services) > KINDS:
-            forgotten, _ = self._services.popitem(last=False)
-            self._written.pop(forgotten, None)
+        known.whole.feed(company, seconds)
+        known.least = min(seconds, known.least + (seconds - known.least) / 64)
+        known.written += (written - known.written) / 10
+        if first is not None:
+            known.least_first = min(first, known.least_first + (first - known.least_first) / 64) if known.first.known else first
+            known.first.feed(company, first)
+        known.count += 1
+        self._known[place.kind] = known
+        while len(self._known) > KINDS:
+            self._known.popitem(last=False)
 
-    def _too_long(self, wish: Wish, line: Line, promised: bool) -> Later | None:
+    def _hopeless(self, wish: Wish, known: _Known) -> Hopeless | None:
+        for within, least in ((wish.within, known.least), (wish.first_within, known.least_first)):
+            if within is not None and known.count >= LEAST_SEEN and within < least / 2:
+                return Hopeless(least)
+        return None
+
+    def _too_long(self, wish: Wish, known: _Known, promised: bool) -> Later | None:
         """A newcomer stands behind those who were promised a place; whoever was promised one gets it, unless their deadline
         would not be met."""
         wait, reason = self._wait(wish.demand, 0.0 if promised else self._faith)
         allowed, early = self._patience, self._patience * MARGIN
         inside = len(self._running) + len(self._waiting)
-        rate = self._rate()
-        if wish.within is not None and line.known and inside:
-            within = wish.within - CAUTION * line.off
-            left = within - line.at(min(inside + 1.0, self.capacity.get(Scarce.REPLIES, inside + 1.0)))
+        rate, bound = self._rate(), False
+        company = min(inside + 1.0, self.capacity.get(Scarce.REPLIES, inside + 1.0))
+        for limit, line in ((wish.within, known.whole), (wish.first_within, known.first)):
+            if limit is None or not line.known or not inside:
+                continue
+            bound, within = True, limit - CAUTION * line.off
+            left = within - line.at(company)
             if left < 0:  # it would be too slow in this company, even at once
                 over = inside + 1 + self._promised[Scarce.REPLIES] * self._faith - max(0.0, line.reach(within))
                 return Later(max(SHORTEST, over / rate), "deadline")
@@ -186,7 +218,7 @@ class Admission:
         if inside >= self._most:
             over = inside + 1 - self._most + self._promised[Scarce.REPLIES] * self._faith
             return Later(max(SHORTEST, over / rate, wait - early), "queue")
-        if wait <= allowed or (promised and wish.within is None):
+        if wait <= allowed or (promised and not bound):
             return None
         return Later(max(SHORTEST, wait - early), reason)
 

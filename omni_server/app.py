@@ -68,7 +68,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         makers=makers,
         end_of_turn=_end_of_turn(checkpoint.folders["backbone"]),
         watch=watch,
-        gate=Gate(_admission(settings, backbone, makers), watch.measures),
+        gate=Gate(_admission(settings, backbone, makers), watch.measures, hurries=settings.voice_look_ahead == "exact"),
     )
     try:
         yield pipeline

@@ -99,7 +99,8 @@ class Sampling:
 @dataclass(frozen=True, slots=True)
 class DecodeOptions:
     """How spans become media: the voice's name, or a recording of it (float32 [n] at the voice's rate); the picture's ratio
-    (width to height), seed, number of sampler steps, and how many previews are shown on the way."""
+    (width to height), seed, number of sampler steps, and how many previews are shown on the way. `look_ahead`: how far the
+    voice waits for the units to come, `low_latency` or `exact`; `None` is as the deployment has it."""
 
     voice: str | None = None
     reference: np.ndarray | None = None
@@ -107,6 +108,7 @@ class DecodeOptions:
     seed: int | None = None
     steps: int | None = None
     previews: int = 0
+    look_ahead: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

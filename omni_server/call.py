@@ -10,21 +10,37 @@ from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from omni_server.errors import DeadlineExceeded
+from omni_server.errors import DeadlineExceeded, RequestError
 from omni_server.timeline import Timeline
+from omni_server.wording import shown
 
 REPLIES_KEPT = 16  # of one call; a live conversation has more, and its last ones are told
+# Headers over REST, metadata over gRPC.
+TIMEOUT, FIRST_AUDIO = "x-request-timeout-ms", "x-first-audio-by-ms"
+LONGEST_MS = 24 * 3600 * 1000
+
+
+def seconds_of(header: str, given: str | None) -> float | None:
+    """How long the client waits, by one of the two headers; None where it does not say."""
+    if not given:
+        return None
+    if not given.isascii() or not given.isdigit() or not 0 < int(given[:10]) <= LONGEST_MS:
+        raise RequestError(f"`{header}` is {shown(given)}; expected a whole number from 1 to {LONGEST_MS}", param=header)
+    return int(given) / 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
     """`traceparent` is the W3C header of the client's own trace; `began` and `deadline`, when the client stops waiting, are
-    on the monotonic clock. A call for several pictures has several replies."""
+    on the monotonic clock. `first_audio_within`, in seconds, is how long it wants to wait for the first sound of a reply, and
+    `plans` are how that is to be met. A call for several pictures has several replies."""
 
     request_id: str
     traceparent: str | None = None
     deadline: float | None = None
     began: float = field(default_factory=time.monotonic)
+    first_audio_within: float | None = None
+    plans: set[str] = field(default_factory=set)
     replies: deque[Timeline] = field(default_factory=lambda: deque(maxlen=REPLIES_KEPT))
 
     def seconds_left(self) -> float | None:

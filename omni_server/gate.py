@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 from omni_server.admission import Admission, Hopeless, Later, Place, Scarce, Wish
 from omni_server.call import current_call
@@ -31,21 +32,23 @@ WANTING = {
 
 
 class Seat:
-    """The place of one reply while it is made."""
+    """The place of one reply while it is made; `request` is how it is to be made."""
 
-    def __init__(self, admission: Admission, place: Place) -> None:
-        self._admission, self._place = admission, place
+    def __init__(self, admission: Admission, place: Place, request: Request) -> None:
+        self._admission, self._place, self.request = admission, place, request
 
-    def settle(self, prompt: Prompt, request: Request) -> None:
+    def settle(self, prompt: Prompt) -> None:
         """The prompt is known, and so is what the reply will take of the engine's memory, but for its own length."""
-        expected = _expected(self._admission, request, kind_of(request))
+        expected = _expected(self._admission, self.request, self._place.kind)
         self._admission.settle(self._place, len(prompt.token_ids) + expected)
 
 
 class Gate:
-    """One for all replies of a pipeline; without an `admission` everybody comes in."""
+    """One for all replies of a pipeline; without an `admission` everybody comes in. `hurries`: voices can be made to start
+    earlier than this deployment has them, by a shorter look-ahead."""
 
-    def __init__(self, admission: Admission | None = None, measures: Measures | None = None) -> None:
+    def __init__(self, admission: Admission | None = None, measures: Measures | None = None, hurries: bool = False) -> None:
+        self._hurries = hurries
         self._admission = admission or Admission({}, most=1 << 30, patience=float("inf"))
         self._rooms: dict[Place, asyncio.Event] = {}
         if measures is not None:
@@ -60,35 +63,48 @@ class Gate:
     async def seat(self, request: Request, watched: WatchedReply, drain: Drain) -> AsyncIterator[Seat]:
         """Waits for room where there will be some soon. Raises Overloaded with the time at which there will be some, or
         DeadlineExceeded where there cannot be in time."""
-        place = self._ask(request)
+        place, request = self._ask(request)
         try:
             if place.started is None:
                 room = self._rooms[place] = asyncio.Event()
                 with watched.timeline.stage("queue"):
                     async with drain.in_time():
                         await room.wait()
-            yield Seat(self._admission, place)
+            started = watched.timeline.elapsed()
+            yield Seat(self._admission, place, request)
         finally:
+            first = watched.first_sound - started if watched.first_sound is not None else None
             written = watched.usage.completion_tokens if watched.ending in ENDED_WELL else None
             self._rooms.pop(place, None)
-            self._admission.leave(place, time.monotonic(), written, broke=watched.ending == "error")
+            self._admission.leave(place, time.monotonic(), written, first, broke=watched.ending == "error")
             self._call_in()
 
-    def _ask(self, request: Request) -> Place:
-        call, kind = current_call(), kind_of(request)
+    def _ask(self, request: Request) -> tuple[Place, Request]:
+        """A place, and the request as it is to be made: where need be with an earlier first sound, of a little less quality."""
+        call, now = current_call(), time.monotonic()
+        planned, first_within = [request], None
+        if call is not None and Modality.AUDIO in request.modalities:
+            first_within = call.first_audio_within
+        if first_within is not None and self._hurries:
+            planned.append(replace(request, decode=replace(request.decode, look_ahead="low_latency")))
         within = call.seconds_left() if call is not None else None
-        wish = Wish(_demand(self._admission, request, kind), kind, lambda: content_of(request), within)
-        match self._admission.ask(wish, time.monotonic()):
+        wishes = [self._wish(plan, within, first_within) for plan in planned]
+        chosen = next((number for number, wish in enumerate(wishes) if self._admission.suits(wish)), len(wishes) - 1)
+        match self._admission.ask(wishes[chosen], now):
             case Place() as place:
-                return place
+                if call is not None and first_within is not None:
+                    call.plans.add(planned[chosen].decode.look_ahead or "deployed")
+                return place, planned[chosen]
             case Later(seconds, reason):
                 told = f"{WANTING[reason]}; expected the same request again in `{seconds:.1f}` seconds"
                 raise Overloaded(told, retry_after=seconds)
             case Hopeless(seconds):
-                told = (
-                    f"the time given is `{within:.1f}` seconds; expected more than `{seconds:.1f}` for a request of this kind"
-                )
+                told = f"the time given is too short for a request of this kind; expected more than `{seconds:.1f}` seconds"
                 raise DeadlineExceeded(told)
+
+    def _wish(self, request: Request, within: float | None, first_within: float | None) -> Wish:
+        kind = kind_of(request)
+        return Wish(_demand(self._admission, request, kind), kind, lambda: content_of(request), within, first_within)
 
     def _call_in(self) -> None:
         for place in [place for place in self._rooms if place.started is not None]:
@@ -98,7 +114,8 @@ class Gate:
 def kind_of(request: Request) -> Hashable:
     """Requests that are alike in what decides how long they take."""
     media = frozenset(type(part) for message in request.messages for part in message.parts if isinstance(part, MediaPart))
-    return request.modalities, media, (request.sampling.max_tokens or 0).bit_length(), _letters(request).bit_length() // 2
+    plan = request.decode.look_ahead
+    return request.modalities, plan, media, (request.sampling.max_tokens or 0).bit_length(), _letters(request).bit_length() // 2
 
 
 def content_of(request: Request) -> Hashable:

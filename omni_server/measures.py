@@ -75,6 +75,9 @@ class Measures:
             "omni_audio_real_time_factor", "From the acceptance of a request to its last sound, over the length of its sound.",
             buckets=FACTOR_BOUNDS, registry=registry,
         )  # fmt: skip
+        self._first_audio_deadlines = Counter(
+            "omni_first_audio_deadlines", "First sounds that a client had given a time for.", ["met"], registry=registry
+        )
         self.audio_seconds = Counter("omni_audio_seconds", "Sound made.", registry=registry)
         self.underruns = Counter(
             "omni_audio_underruns",
@@ -104,6 +107,9 @@ class Measures:
 
     def failed(self, reason: str) -> None:
         self._failures.labels(reason).inc()
+
+    def first_audio_deadline(self, met: bool) -> None:
+        self._first_audio_deadlines.labels("yes" if met else "no").inc()
 
     def watch_encoders(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
         """`counts` gives, by modality, how many media were asked for and for how many of them the models had to run."""

@@ -91,13 +91,14 @@ class Pipeline:
             timeline = watched.timeline
             # 1 door: room, or the time at which there will be some
             async with self._gate.seat(request, watched, self.drain) as seat:
+                request = seat.request
                 # 2 load, 3 encode
                 async with self.drain.in_time():
                     encodings, heard = await self._encode(request, timeline)
                 # 4 prompt
                 with timeline.stage("prompt"):
                     prompt = await self._prompt(request, encodings)
-                seat.settle(prompt, request)
+                seat.settle(prompt)
                 # 5 backbone
                 tokens = self._speak(request, prompt)
                 # 6 route

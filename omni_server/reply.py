@@ -47,6 +47,7 @@ from omni_server.types import (
 )
 
 _log = logging.getLogger(__name__)
+MOST_CODES = 32  # that one call of a decoder gets
 _QUEUE = 64  # events that may wait for a slow reader before the backbone is held back
 
 
@@ -264,14 +265,15 @@ class Reply:
 
 
 async def _all_waiting(queue: asyncio.Queue[Codes | Closed]) -> tuple[list[int], Closed | None]:
-    """Wait for one item, then take all that is there: a vocoder that fell behind catches up in one larger step."""
+    """Wait for one item, then take what else is there: a vocoder that fell behind catches up in larger steps, but not so large
+    that others must wait long for theirs, or the listener for what has been made."""
     codes: list[int] = []
     item = await queue.get()
     while True:
         if isinstance(item, Closed):
             return codes, item
         codes += item.codes
-        if queue.empty():
+        if queue.empty() or len(codes) >= MOST_CODES:
             return codes, None
         item = queue.get_nowait()
 

@@ -36,7 +36,7 @@ class Watch:
     async def reply(self, request: Request) -> AsyncIterator[WatchedReply]:
         """Leaving it without an ending is an abort; an error before the first event is a rejection."""
         call = current_call()
-        watched = WatchedReply(self.measures)
+        watched = WatchedReply(self.measures, call.first_audio_within if call is not None else None)
         if call is not None:
             call.replies.append(watched.timeline)
         try:
@@ -71,7 +71,8 @@ class Watch:
 class WatchedReply:
     """One reply on its way. `events` is what the door reads, and passes through here."""
 
-    def __init__(self, measures: Measures) -> None:
+    def __init__(self, measures: Measures, first_audio_within: float | None) -> None:
+        self._first_audio_within = first_audio_within
         self.timeline = Timeline()
         self.ending = "abort"
         self.refusal: str | None = None
@@ -80,6 +81,7 @@ class WatchedReply:
         self._measures = measures
         self._events: AsyncIterator[Event] | None = None
         self._player = Player()
+        self.first_sound: float | None = None
         self._sound = 0.0
         self._last_sound = 0.0
 
@@ -123,8 +125,11 @@ class WatchedReply:
                 self._player.open()
             case AudioDelta(samples=samples, sample_rate=sample_rate):
                 seconds = len(samples) / sample_rate
-                if not self._sound:
+                if self.first_sound is None:
+                    self.first_sound = now
                     self._measures.first_audio.observe(now)
+                    if self._first_audio_within is not None:
+                        self._measures.first_audio_deadline(met=now <= self._first_audio_within)
                 self._sound, self._last_sound = self._sound + seconds, now
                 self._measures.audio_seconds.inc(seconds)
                 if self._player.feed(seconds):

@@ -30,4 +30,5 @@ class Voices:
         if reference is None:
             return self.named.open(options)
         resampled = resample(torch.as_tensor(reference, dtype=torch.float32), REFERENCE_RATE, self.cloner.sample_rate)
-        return self.cloner.open(DecodeOptions(reference=np.asarray(resampled)))
+        look_ahead = getattr(options, "look_ahead", None)
+        return self.cloner.open(DecodeOptions(reference=np.asarray(resampled), look_ahead=look_ahead))

@@ -7,6 +7,8 @@ import math
 import re
 import time
 import uuid
+from collections.abc import Mapping
+from dataclasses import replace
 
 from fastapi import FastAPI
 from fastapi.requests import Request
@@ -14,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from omni_server.call import Call, under
+from omni_server.call import FIRST_AUDIO, TIMEOUT, Call, seconds_of, under
 from omni_server.errors import OmniError, RequestError, Unauthenticated
 from omni_server.wording import shown
 
@@ -22,7 +24,6 @@ logger = logging.getLogger(__name__)
 
 SAFE_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 RETRY_AFTER_SECONDS = 1
-LONGEST_MS = 24 * 3600 * 1000
 
 
 class Calls:
@@ -33,7 +34,7 @@ class Calls:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
@@ -47,31 +48,36 @@ class Calls:
             if message["type"] == "http.response.start":
                 events = any(value.startswith(b"text/event-stream") for _, value in message["headers"])
                 message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode("latin-1"))]
-                if timing := call.server_timing():
-                    message["headers"].append((b"server-timing", timing.encode("latin-1")))
+                told = [("server-timing", call.server_timing()), ("x-first-audio-plan", ",".join(sorted(call.plans)))]
+                message["headers"] += [(name.encode(), value.encode("latin-1")) for name, value in told if value]
             elif events and not message.get("more_body") and (timing := call.server_timing()):
                 message["body"] = message.get("body", b"") + f": server-timing {timing}\n\n".encode("latin-1")
             await send(message)
 
+        call = Call(request_id)
         try:
-            deadline = read_deadline(headers.get(b"x-request-timeout-ms", b"").decode("latin-1"))
+            call = read_call(request_id, {name.decode("latin-1"): value.decode("latin-1") for name, value in headers.items()})
         except RequestError as error:
-            call = Call(request_id)
-            await error_response(error)(scope, receive, send_with_id)
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008, "reason": error.message[:120]})
+            else:
+                await error_response(error)(scope, receive, send_with_id)
             return
-        call = Call(request_id, headers.get(b"traceparent", b"").decode("latin-1") or None, deadline)
+        if scope["type"] == "websocket":
+            call = replace(call, deadline=None)  # it is as long as the conversation is
         with under(call):
             await self._app(scope, receive, send_with_id)
 
 
-def read_deadline(milliseconds: str) -> float | None:
-    """On the monotonic clock, from how long the client says that it waits."""
-    if not milliseconds:
-        return None
-    if not milliseconds.isascii() or not milliseconds.isdigit() or not 0 < int(milliseconds[:10]) <= LONGEST_MS:
-        told = f"the header `x-request-timeout-ms` is {shown(milliseconds)}; expected a whole number from 1 to {LONGEST_MS}"
-        raise RequestError(told, param="x-request-timeout-ms")
-    return time.monotonic() + int(milliseconds) / 1000
+def read_call(request_id: str, headers: Mapping[str, str]) -> Call:
+    """Raises RequestError where a time is not one."""
+    seconds = seconds_of(TIMEOUT, headers.get(TIMEOUT))
+    return Call(
+        request_id,
+        traceparent=headers.get("traceparent"),
+        deadline=None if seconds is None else time.monotonic() + seconds,
+        first_audio_within=seconds_of(FIRST_AUDIO, headers.get(FIRST_AUDIO)),
+    )
 
 
 def error_body(error: OmniError) -> dict[str, object]:

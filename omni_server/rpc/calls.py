@@ -15,7 +15,7 @@ import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from omni_server.call import Call, under
+from omni_server.call import FIRST_AUDIO, Call, seconds_of, under
 from omni_server.errors import OmniError
 from omni_server.wording import shown
 
@@ -40,10 +40,9 @@ def answered(method: Method) -> Method:
         request_id = request_id_of(context)
         metadata: tuple[tuple[str, str], ...] = (("x-request-id", request_id),)
         await context.send_initial_metadata(metadata)
-        seconds = context.time_remaining()
-        deadline = None if seconds is None else time.monotonic() + seconds
-        timed = Call(request_id, traceparent_of(context), deadline)
+        timed = Call(request_id)
         try:
+            timed = call_of(request_id, context)
             with under(timed):
                 return await method(servicer, request, context)
         except OmniError as error:
@@ -56,8 +55,8 @@ def answered(method: Method) -> Method:
             logger.exception("call %s failed", request_id)
             failure = OmniError(f"The server failed; its log tells more under request {shown(request_id)}.")
         finally:
-            if timing := timed.server_timing():
-                metadata = (*metadata, ("server-timing", timing))
+            told = (("server-timing", timed.server_timing()), ("x-first-audio-plan", ",".join(sorted(timed.plans))))
+            metadata = (*metadata, *((name, value) for name, value in told if value))
             context.set_trailing_metadata(metadata)
         status = status_of(failure)
         details = ("grpc-status-details-bin", status.SerializeToString())
@@ -72,9 +71,16 @@ def request_id_of(context: Any) -> str:
     return given if isinstance(given, str) and SAFE_REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
 
 
-def traceparent_of(context: Any) -> str | None:
-    given = dict(context.invocation_metadata() or ()).get("traceparent")
-    return given if isinstance(given, str) else None
+def call_of(request_id: str, context: Any) -> Call:
+    """Raises RequestError where a time is not one."""
+    given = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
+    seconds = context.time_remaining()
+    return Call(
+        request_id,
+        traceparent=given.get("traceparent"),
+        deadline=None if seconds is None else time.monotonic() + seconds,
+        first_audio_within=seconds_of(FIRST_AUDIO, given.get(FIRST_AUDIO)),
+    )
 
 
 def code_of(error: OmniError) -> grpc.StatusCode:
