@@ -68,6 +68,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         makers=makers,
         end_of_turn=_end_of_turn(checkpoint.folders["backbone"]),
         watch=watch,
+        stage_seconds=settings.stage_seconds,
         gate=Gate(_admission(settings, backbone, makers), watch.measures, hurries=settings.voice_look_ahead == "exact"),
     )
     try:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from omni_server.backoff import Backoff
-from omni_server.errors import ModalityDown, OmniError
-from omni_server.lanes import Lane, Stalled
+from omni_server.errors import ModalityDown, OmniError, Stalled
+from omni_server.lanes import Lane
 
 _log = logging.getLogger(__name__)
 

@@ -134,7 +134,7 @@ class Settings:
         60.0, read.seconds, "longest pause between two tries to start an engine that has died"
     )
     stage_seconds: float = _setting(
-        120.0, read.seconds, "time for one call of an encoder or a decoder, after which its model counts as hung"
+        120.0, read.seconds, "time for one call of a reader, an encoder or a decoder, after which it counts as hung"
     )
     shutdown_seconds: int = _setting(30, read.whole(0, 3600), "time that running replies get when the server stops")
     log_format: str = _setting("text", read.one_of("text", "json"), "log lines: text, or one JSON object each")

@@ -16,6 +16,7 @@ OmniError                          500  INTERNAL             a fault of ours
 ├── DeadlineExceeded               504  DEADLINE_EXCEEDED    the time that the client gave has passed, or cannot suffice
 ├── EngineUnavailable              503  UNAVAILABLE          the backbone is not there; may be retried
 ├── ServerStopping                 503  UNAVAILABLE          the server is about to end; may be retried elsewhere
+├── Stalled                        503  UNAVAILABLE          a step of the request has not come back in time
 ├── ModalityDown                   503  UNAVAILABLE          a model that reads or makes media is down; may be retried
 ├── EncodeFailed                   500  INTERNAL             a picture or a recording could not be encoded
 ├── DecodeFailed                   500  INTERNAL             a vocoder or a picture could not be made
@@ -168,6 +169,14 @@ class ServerStopping(OmniError):
     grpc_code = "UNAVAILABLE"
     code = "server_stopping"
     retry = True
+
+
+class Stalled(OmniError):
+    """A call in a lane took longer than the lane allows. Its thread may still be in it, and nobody waits for it any more."""
+
+    http_status = 503
+    grpc_code = "UNAVAILABLE"
+    code = "stalled"
 
 
 class ModalityDown(OmniError):

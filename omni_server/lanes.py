@@ -14,12 +14,10 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
+from omni_server.errors import Stalled
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-
-
-class Stalled(Exception):
-    """A call took longer than its lane allows. Its thread may still be in it, and nobody waits for it any more."""
 
 
 class Lane:
@@ -96,6 +94,7 @@ class Lane:
             self._open -= 1
             self.lost += 1
             self._threads.discard(call.thread)
+            call.stop(Stalled(f"step `{self._name}` has not come back within `{seconds:g}` seconds"))
             if not self._closed and self._open:
                 self._hire()
 
@@ -132,9 +131,11 @@ class _Call:
         """False where it has just ended."""
         with self._lock:
             self.given_up = not self._over
-        if self.given_up and not self.future.done():
-            self.future.set_exception(Stalled("a call took too long"))
         return self.given_up
+
+    def stop(self, error: Stalled) -> None:
+        if not self.future.done():
+            self.future.set_exception(error)
 
     def tell(self) -> None:
         if self.future.done():

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from omni_server.breaker import STAGE_SECONDS, Breaker
-from omni_server.interfaces import Decoder, Incremental, Stepwise
+from omni_server.interfaces import Decoder, Incremental, PictureStep, Stepwise
 from omni_server.lanes import Lane
 from omni_server.types import DecodeOptions, Modality
 
@@ -41,10 +41,11 @@ class Maker:
 
     def _checked(self, work: Callable[..., Any], *arguments: Any) -> Any:
         outputs = work(*arguments)
-        if self._modality is Modality.AUDIO:
-            for samples in outputs:
-                if not np.isfinite(samples).all():
-                    raise ValueError("the vocoder made samples that are not numbers")
+        for output in outputs or ():
+            if self._modality is Modality.AUDIO and not np.isfinite(output).all():
+                raise ValueError("the vocoder made samples that are not numbers")
+            if self._modality is Modality.IMAGE and not isinstance(output, PictureStep) and 0 in output.size:
+                raise ValueError("the decoder made a picture without pixels")
         return outputs
 
     def _probe(self, hung: bool) -> None:
@@ -56,7 +57,7 @@ class Maker:
             self._checked(span.finish)
             return
         try:
-            while span.advance() is not None:
+            while self._checked(span.advance) is not None:
                 pass
         finally:
             span.close()

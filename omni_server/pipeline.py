@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
+from omni_server.breaker import STAGE_SECONDS
 from omni_server.checkpoint import Checkpoint
 from omni_server.dialect import Dialect
 from omni_server.drain import Drain
@@ -61,7 +62,9 @@ class Pipeline:
         end_of_turn: Sequence[int],
         watch: Watch | None = None,
         gate: Gate | None = None,
+        stage_seconds: float = STAGE_SECONDS,
     ) -> None:
+        """`stage_seconds`: the limit of reading one medium, and of building one prompt."""
         self.checkpoint = checkpoint
         self.backbone = backbone
         self._loader = loader
@@ -75,8 +78,8 @@ class Pipeline:
         self._gate = gate or Gate(measures=self._watch.measures)
         self.measures = self._watch.measures
         self.measures.watch_encoders(lambda: {str(m): (sense.asked, sense.encoded) for m, sense in senses.items()})
-        self._load_lane = Lane("load", workers=2)
-        self._prompt_lane = Lane("prompt")  # of its own: words never wait for a film that is being decoded
+        self._load_lane = Lane("load", workers=2, seconds=stage_seconds)
+        self._prompt_lane = Lane("prompt", seconds=stage_seconds)  # its own: words never wait for a film that is decoded
         self._breakers = [(m, sense.breaker) for m, sense in senses.items()]
         self._breakers += [(m, maker.breaker) for m, maker in makers.items()]
 

@@ -5,25 +5,31 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
 import PIL.Image
+import torch
 
 from omni_server.drain import Drain
 from omni_server.errors import EngineUnavailable, OmniError
 from omni_server.lanes import Lane
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
+from omni_server.prompt import Prompter
 from omni_server.types import (
     REPLIES,
     AudioPart,
     DecodeOptions,
     Event,
     ImagePart,
+    MediaSource,
     Message,
     Modality,
     Picture,
@@ -164,10 +170,9 @@ class ScriptedBackbone:
 
 
 class ScriptedDecoder:
-    """A Decoder whose spans give `output(codes)` for each feed and at the end; `gate` holds every span's end back."""
+    """A Decoder whose spans give `output(codes)` for each feed and at the end."""
 
-    def __init__(self, gate: threading.Event | None = None, fault: Exception | None = None) -> None:
-        self.gate = gate
+    def __init__(self, fault: Exception | None = None) -> None:
         self.fault = fault
         self.fed: list[list[int]] = []
 
@@ -181,8 +186,6 @@ class ScriptedDecoder:
         return [list(item)]
 
     def finish(self) -> list[object]:
-        if self.gate is not None:
-            assert self.gate.wait(10)
         return [[code for codes in self.fed for code in codes]]
 
 
@@ -321,3 +324,120 @@ class ScriptedInternet(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._real.aclose()
+
+
+class Lever:
+    """One fault at one step of a request: `kill` raises, `hang` keeps it until `release`, `slow` takes its time, `corrupt`
+    hands on nonsense. Each joint below asks at each of its steps."""
+
+    def __init__(self, step: str, fault: str) -> None:
+        self.step, self.fault = step, fault
+        self.release = threading.Event()
+        self.met = 0
+
+    def corrupts(self, step: str) -> bool:
+        """In the thread of a step."""
+        if step != self.step:
+            return False
+        self.met += 1
+        if self.fault == "kill":
+            raise RuntimeError(f"{step} was killed")
+        if self.fault == "hang":
+            self.release.wait(20)
+        if self.fault == "slow":
+            time.sleep(0.05)
+        return self.fault == "corrupt"
+
+
+class LeveredLoader(MediaLoader):
+    """Nonsense is a file that is cut off."""
+
+    def __init__(self, loader: MediaLoader, lever: Lever) -> None:
+        super().__init__(loader._limits, loader._fetch)
+        self._lever = lever
+
+    def picture(self, source: MediaSource) -> Picture:
+        return super().picture(replace(source, data=b"\x89PNG") if self._lever.corrupts("load") else source)
+
+
+class LeveredEye:
+    """Encoder and codebook in one; nonsense is embeddings that are not numbers, and a code of no codebook."""
+
+    size = 10
+
+    def __init__(self, lever: Lever) -> None:
+        self._lever = lever
+
+    @property
+    def encoder(self) -> Any:
+        return SimpleNamespace(encode=lambda media: torch.full((2, 8), torch.nan if self._lever.corrupts("encode") else 0.0))
+
+    @property
+    def codebook(self) -> Any:
+        return SimpleNamespace(size=10, encode=lambda media: [99 if self._lever.corrupts("look up") else 0] * 6)
+
+
+class LeveredPrompter:
+    """Nonsense is no prompt at all."""
+
+    def __init__(self, prompter: Prompter, lever: Lever) -> None:
+        self._prompter, self._lever = prompter, lever
+
+    def build(self, *given: Any, **more: Any) -> Any:
+        return None if self._lever.corrupts("prompt") else self._prompter.build(*given, **more)
+
+
+class LeveredBackbone(MortalBackbone):
+    """Says `chunks`; its steps are `backbone 0`, ... before each of them. Nonsense is `misplaced`, a token that
+    cannot stand there."""
+
+    def __init__(self, lever: Lever, misplaced: int, *chunks: Sequence[int]) -> None:
+        super().__init__()
+        self._lever, self._misplaced, self._chunks = lever, misplaced, chunks
+
+    async def stream(
+        self, request_id: str, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]
+    ) -> AsyncGenerator[TokenChunk, None]:
+        for number, chunk in enumerate(self._chunks):
+            await self.check()
+            if self._lever.step == f"backbone {number}":
+                chunk = await self._met(chunk)
+            yield TokenChunk(tuple(chunk), "stop" if number == len(self._chunks) - 1 else None)
+
+    async def _met(self, chunk: Sequence[int]) -> Sequence[int]:
+        self._lever.met += 1
+        match self._lever.fault:
+            case "kill":
+                self.kill()
+                await self.check()
+            case "hang":
+                await self._dead.wait()
+                await self.check()
+            case "slow":
+                await asyncio.sleep(0.05)
+            case "corrupt":
+                return (self._misplaced,)
+        return chunk
+
+
+class LeveredDecoder(FaultyDecoder):
+    """Nonsense is sound that is not numbers, or a picture without pixels."""
+
+    def __init__(self, modality: Modality, lever: Lever) -> None:
+        super().__init__(modality)
+        self._lever = lever
+
+    def open(self, options: DecodeOptions) -> FaultyDecoder:
+        self._lever.corrupts(f"{self.modality} open")
+        return self
+
+    def feed(self, item: Sequence[int]) -> list[object]:
+        return self._spoilt(f"{self.modality} feed", super().feed(item))
+
+    def finish(self) -> list[object]:
+        return self._spoilt(f"{self.modality} finish", super().finish())
+
+    def _spoilt(self, step: str, made: list[object]) -> list[object]:
+        if not self._lever.corrupts(step):
+            return made
+        return [np.array([np.nan])] if self.modality is Modality.AUDIO else [PIL.Image.new("RGB", (0, 0))]

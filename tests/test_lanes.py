@@ -8,7 +8,8 @@ from contextvars import ContextVar
 
 import pytest
 
-from omni_server.lanes import Lane, Stalled
+from omni_server.errors import Stalled
+from omni_server.lanes import Lane
 
 ASKED: ContextVar[str] = ContextVar("ASKED", default="")
 

@@ -49,7 +49,7 @@ from omni_server.types import (
 )
 from tests.decoders.audio.tiny_vocoder import tiny_decoder as tiny_vocoder
 from tests.decoders.image.tiny_decoder import tiny_decoder
-from tests.doubles import Forever, ScriptedBackbone, ScriptedDecoder
+from tests.doubles import FaultyDecoder, Forever, ScriptedBackbone, ScriptedDecoder
 from tests.facts import write_checkpoint
 from tests.media_samples import png_of
 
@@ -85,7 +85,7 @@ def build(checkpoint: Checkpoint, backbone: ScriptedBackbone, **decoders: Any) -
         backbone=backbone,
         codec=codec,
         makers={
-            modality: Maker(modality, decoders.get(str(modality)) or ScriptedDecoder(), 6)
+            modality: Maker(modality, decoders.get(str(modality)) or FaultyDecoder(modality), 6)
             for modality in (Modality.AUDIO, Modality.IMAGE)
         },
         end_of_turn=[END],
@@ -136,7 +136,9 @@ async def test_slow_picture_does_not_hold_back_the_voice_after_it(checkpoint: Ch
     """Would catch decoders that wait for each other: the voice stands after the picture, and must be heard before it."""
     gate = threading.Event()
     backbone = ScriptedBackbone(picture(checkpoint), speech(checkpoint, 1, 2), [END])
-    pipeline = build(checkpoint, backbone, image=ScriptedDecoder(gate))
+    drawer = FaultyDecoder(Modality.IMAGE)
+    drawer.hold = gate
+    pipeline = build(checkpoint, backbone, image=drawer)
     order = []
     async with asyncio.timeout(10), pipeline.respond(request()) as events:
         async for event in events:
