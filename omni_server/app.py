@@ -15,6 +15,7 @@ from omni_server.access import Access, open_access
 from omni_server.admission import Admission, Scarce
 from omni_server.backoff import Backoff
 from omni_server.checkpoint import Checkpoint
+from omni_server.cloned_voices import ClonedVoices
 from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.errors import CheckpointError
@@ -56,6 +57,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
 
     from omni_server.backbone import VllmBackbone
 
+    cloned = await asyncio.to_thread(ClonedVoices, settings.voice_store)
     build = partial(VllmBackbone, checkpoint, settings, placement)
     backbone = Revival(build, settings.engine_stall_seconds, Backoff(most=settings.engine_backoff_seconds))
     pipeline = Pipeline(
@@ -70,6 +72,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         watch=watch,
         stage_seconds=settings.stage_seconds,
         gate=Gate(_admission(settings, backbone, makers), watch.measures, hurries=settings.voice_look_ahead == "exact"),
+        cloned=cloned,
     )
     try:
         yield pipeline
@@ -91,7 +94,7 @@ async def open_ears() -> AsyncIterator[Ears]:
 
 def build_app(pipeline: Pipeline, settings: Settings, ears: Ears, access: Access | None = None) -> Any:
     """All that is answered over HTTP: REST, and the realtime wire's WebSockets."""
-    return create_app(pipeline, settings, access, partial(realtime_router, ears=ears))
+    return create_app(pipeline, settings, access, partial(realtime_router, ears=ears), ears)
 
 
 @asynccontextmanager

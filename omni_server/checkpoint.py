@@ -88,6 +88,11 @@ class Checkpoint:
     def modalities_out(self) -> frozenset[Modality]:
         return self._modalities("decoder")
 
+    @property
+    def clones_voices(self) -> bool:
+        """Whether it speaks with the voice of a recording."""
+        return "voice_cloner" in self.folders
+
     def _modalities(self, direction: str) -> frozenset[Modality]:
         media = {m for m in (Modality.IMAGE, Modality.AUDIO) if f"{m}_{direction}" in self.folders}
         if direction == "encoder" and Modality.IMAGE in media and self.pads.video is not None:

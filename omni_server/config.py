@@ -125,6 +125,7 @@ class Settings:
     media_store_bytes: int = _setting(1 << 30, read.size, "most that is stored at a time; the oldest makes room")
     media_store_files: int = _setting(1000, read.whole(1, 1 << 20), "most files that are stored at a time")
     media_store_seconds: float = _setting(3600.0, read.seconds, "time after which a stored file is gone")
+    voice_store: Path | None = _setting(None, Path, "folder where voices made of recordings outlive this server")
     public_url: str | None = _setting(None, read.web_address, "how clients reach this server; else as the request came")
     media_url_seconds: float = _setting(10.0, read.seconds, "time limit for fetching one URL")
     engine_stall_seconds: float = _setting(

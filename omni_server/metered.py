@@ -6,11 +6,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from omni_server.access import current_account
+from omni_server.cloned_voices import ClonedVoices
 from omni_server.door import Offer, Responder
 from omni_server.drain import Drain
 from omni_server.measures import Measures
 from omni_server.quotas import Account
-from omni_server.types import AudioDelta, AudioPart, Done, Event, ImagePart, ImageReady, ReasoningDelta, Request, TextDelta
+from omni_server.types import (
+    AudioDelta,
+    AudioPart,
+    Done,
+    Event,
+    ImagePart,
+    ImageReady,
+    MediaSource,
+    ReasoningDelta,
+    Request,
+    Speech,
+    TextDelta,
+)
 
 
 class Metered:
@@ -30,6 +43,10 @@ class Metered:
     @property
     def drain(self) -> Drain:
         return self._pipeline.drain
+
+    @property
+    def cloned(self) -> ClonedVoices:
+        return self._pipeline.cloned
 
     @asynccontextmanager
     async def respond(self, request: Request) -> AsyncIterator[AsyncIterator[Event]]:
@@ -51,6 +68,9 @@ class Metered:
 
     async def prepare(self, part: ImagePart | AudioPart) -> None:
         await self._pipeline.prepare(part)
+
+    async def speech(self, source: MediaSource) -> Speech:
+        return await self._pipeline.speech(source)
 
     async def warm(self, request: Request) -> None:
         await self._pipeline.warm(request)

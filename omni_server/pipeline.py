@@ -9,6 +9,7 @@ from typing import Any
 
 from omni_server.breaker import STAGE_SECONDS
 from omni_server.checkpoint import Checkpoint
+from omni_server.cloned_voices import ClonedVoices
 from omni_server.dialect import Dialect
 from omni_server.drain import Drain
 from omni_server.errors import ModalityUnavailable, OmniError, RequestError
@@ -63,10 +64,12 @@ class Pipeline:
         watch: Watch | None = None,
         gate: Gate | None = None,
         stage_seconds: float = STAGE_SECONDS,
+        cloned: ClonedVoices | None = None,
     ) -> None:
         """`stage_seconds`: the limit of reading one medium, and of building one prompt."""
         self.checkpoint = checkpoint
         self.backbone = backbone
+        self.cloned = cloned or ClonedVoices()
         self._loader = loader
         self._senses = senses
         self._prompter = prompter
@@ -90,6 +93,7 @@ class Pipeline:
         async with self._watch.reply(request) as watched:
             self.drain.check()
             self.check(request)
+            request = self.cloned.spoken(request)
             await self.backbone.check()
             timeline = watched.timeline
             # 1 door: room, or the time at which there will be some
@@ -117,6 +121,10 @@ class Pipeline:
     async def prepare(self, part: ImagePart | AudioPart) -> None:
         """Steps 2 and 3 of one part, ahead of the request that will hold it. Raises what is wrong with it."""
         await self._encode_part(part, Timeline())
+
+    async def speech(self, source: MediaSource) -> Speech:
+        """Step 2 of a recording that was handed over as bytes. Raises what is wrong with it."""
+        return await self._load_lane.run(self._loader.speech, source)
 
     async def warm(self, request: Request) -> None:
         """Steps 2 to 5 of a conversation that goes on: the engine then need not read again what it has read. Where
@@ -165,9 +173,11 @@ class Pipeline:
             raise RequestError(f"`tools` is set; `{self.checkpoint.name}` has not learned to call tools", param="tools")
         if request.sampling.form is not None:
             _check_form(request)
-        if request.decode.voice is not None and request.decode.voice not in self.checkpoint.voices:
+        voice = request.decode.voice
+        if voice is not None and voice not in self.checkpoint.voices and not self.cloned.known(voice):
+            cloned = ", or the id of a voice that was made of a recording" if self.checkpoint.clones_voices else ""
             raise RequestError(
-                f"voice `{request.decode.voice}` is unknown; expected one of {_listed(self.checkpoint.voices)}",
+                f"voice `{voice}` is unknown; expected one of {_listed(self.checkpoint.voices)}{cloned}",
                 param="audio.voice",
             )
 

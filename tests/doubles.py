@@ -17,8 +17,11 @@ import numpy as np
 import PIL.Image
 import torch
 
+from omni_server.cloned_voices import ClonedVoices
+from omni_server.config import Settings, UrlPolicy
 from omni_server.drain import Drain
 from omni_server.errors import EngineUnavailable, OmniError
+from omni_server.fetch import UrlFetcher
 from omni_server.lanes import Lane
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
@@ -49,6 +52,7 @@ class ScriptedCheckpoint:
     modalities_in: frozenset[Modality] = REPLIES
     modalities_out: frozenset[Modality] = REPLIES
     voices: tuple[str, ...] = ("mint", "sage")
+    clones_voices: bool = False
     sample_rate: int = 24_000
     context_length: int = 4096
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -72,6 +76,7 @@ class ScriptedPipeline:
         modalities: dict[str, bool] | None = None,
     ) -> None:
         self.checkpoint = ScriptedCheckpoint()
+        self.cloned = ClonedVoices()
         self.measures = Measures()
         self.script = script
         self.refusal = refusal
@@ -105,6 +110,10 @@ class ScriptedPipeline:
 
     async def prepare(self, part: ImagePart | AudioPart) -> None:
         await self._load(Request("prepare", (Message("user", (part,)),)))
+
+    async def speech(self, source: MediaSource) -> Speech:
+        loader = self.loader or MediaLoader(Settings().media_limits, UrlFetcher(UrlPolicy()))
+        return await asyncio.to_thread(loader.speech, source)
 
     async def warm(self, request: Request) -> None:
         self.warmed.append(request)

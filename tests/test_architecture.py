@@ -73,6 +73,7 @@ FLOORS = (
         "tempo",
         "media_places",
         "media_store",
+        "cloned_voices",
         "live_audio",
         "segments",
         "quotas",

@@ -23,6 +23,8 @@ from omni_server.rest.metrics import metrics_router
 from omni_server.rest.models import models_router
 from omni_server.rest.speech import speech_router
 from omni_server.rest.transcriptions import transcriptions_router
+from omni_server.rest.voices import consents_router, voices_router
+from omni_server.vad import Ears, SileroEars
 
 __all__ = ["create_app"]
 
@@ -32,17 +34,17 @@ def create_app(
     settings: Settings,
     access: Access | None = None,
     live: Callable[[Door], APIRouter] | None = None,
+    ears: Ears | None = None,
 ) -> FastAPI:
-    """`access` is shared with the other doors; without it, this one has its own by the settings. `live`: the router of live
+    """`access` and `ears` are shared with the other doors; without them, this one has its own. `live`: the router of live
     conversations, where there are ears for them."""
     media = MediaStore(settings.store_policy)
-    door = Door(Metered(pipeline), settings, access or open_access(settings), media=media)
+    door = Door(Metered(pipeline), settings, access or open_access(settings), ears=ears or SileroEars(), media=media)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await door.media.close()
-        door.ears.lane.close()
 
     app = FastAPI(title="omni-server", version=__version__, lifespan=lifespan)
     access_gate.install(app, door.access, settings.allowed_origins)
@@ -52,6 +54,8 @@ def create_app(
     app.include_router(speech_router(door))
     app.include_router(transcriptions_router(door))
     app.include_router(images_router(door))
+    app.include_router(voices_router(door))
+    app.include_router(consents_router(door))
     app.include_router(media_router(door))
     app.include_router(models_router(door))
     app.include_router(health_router(door))

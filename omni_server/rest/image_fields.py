@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
 from omni_server.errors import RequestError
 from omni_server.rest.fields import FormFields, JsonFields, Words, only
+from omni_server.rest.kinds import Ignored, Refused
 
 SEEDS = 2**32
 SHORTEST_SIDE, LONGEST_SIDE, WIDEST = 16, 3840, 3
 NO_CLEAR = "expected `opaque` or `auto`, because the decoder paints every pixel"
-NO_MOTION = "expected it to be left out, because this server draws single pictures"
-NO_PLACES = "expected it to be left out, because the model draws the whole picture anew; say in `prompt` what is to change"
+NO_MOTION = "this server draws single pictures"
+NO_PLACES = "the model draws the whole picture anew; say in `prompt` what is to change"
+NO_USERS = "nothing is counted by user here"
+ONE_WAY = "the model sees the whole picture in one way"
 MOST_IMAGES = 16
-NO_VECTORS = "expected it to be left out, because this server draws pixels"
 
 
 class Looks(BaseModel):
-    """`quality`, `complexity`, `moderation`, `style`, `user` and `safety_identifier` are accepted and have no effect. `seed`
-    is not OpenAI's: picture k of a request has the seed `seed + k`. `partial_images` are for a stream; a picture of few steps
-    has fewer."""
+    """`seed` is not OpenAI's: picture k of a request has the seed `seed + k`. `partial_images` are for a stream; a picture of
+    few steps has fewer."""
 
     model: str | None = None
     n: Annotated[int, Field(ge=1, le=10)] | None = None
@@ -33,15 +34,15 @@ class Looks(BaseModel):
     response_format: Literal["url", "b64_json"] | None = None
     background: Annotated[Literal["transparent", "opaque", "auto"], only("opaque", "auto", because=NO_CLEAR)] | None = None
     partial_images: Annotated[int, Field(ge=0, le=3)] | None = None
-    quality: Literal["low", "medium", "high", "xhigh", "max", "auto", "standard", "hd"] | None = None
-    complexity: Literal["low", "medium", "high"] | None = None
-    moderation: Literal["low", "auto"] | None = None
-    style: Literal["vivid", "natural"] | None = None
-    user: str | None = None
-    safety_identifier: str | None = None
-    frame_count: Annotated[object, only(because=NO_MOTION)] = None
-    frame_duration_ms: Annotated[object, only(because=NO_MOTION)] = None
-    svg: Annotated[object, only(because=NO_VECTORS)] = None
+    quality: Annotated[Any, Ignored("all pictures are drawn as well as the decoder can")] = None
+    complexity: Annotated[Any, Ignored("nothing is planned before a picture is drawn")] = None
+    moderation: Annotated[Any, Ignored("there is no moderation here")] = None
+    style: Annotated[Any, Ignored("the words of `prompt` say the style")] = None
+    user: Annotated[Any, Ignored(NO_USERS)] = None
+    safety_identifier: Annotated[Any, Ignored(NO_USERS)] = None
+    frame_count: Annotated[Any, Refused(NO_MOTION)] = None
+    frame_duration_ms: Annotated[Any, Refused(NO_MOTION)] = None
+    svg: Annotated[Any, Refused("this server draws pixels")] = None
 
     @property
     def format(self) -> str:
@@ -57,10 +58,8 @@ class ImageRequest(Looks, JsonFields):
 
 
 class EditRequest(Looks, FormFields):
-    """`input_fidelity` is accepted and has no effect: the model sees the whole picture in one way."""
-
     prompt: Annotated[Words, Field(max_length=32_000)]
-    input_fidelity: Literal["high", "low"] | None = None
+    input_fidelity: Annotated[Any, Ignored(ONE_WAY)] = None
 
 
 class PictureUrl(JsonFields):
@@ -72,9 +71,9 @@ class JsonEditRequest(Looks, JsonFields):
 
     prompt: Annotated[Words, Field(max_length=32_000)]
     images: Annotated[list[PictureUrl], Field(min_length=1, max_length=MOST_IMAGES)]
-    input_fidelity: Literal["high", "low"] | None = None
-    mask: Annotated[object, only(because=NO_PLACES)] = None
-    markup: Annotated[object, only(because=NO_PLACES)] = None
+    input_fidelity: Annotated[Any, Ignored(ONE_WAY)] = None
+    mask: Annotated[Any, Refused(NO_PLACES)] = None
+    markup: Annotated[Any, Refused(NO_PLACES)] = None
 
 
 class VariationRequest(Looks, FormFields):

@@ -64,7 +64,7 @@ def images_router(door: Door) -> APIRouter:
         asked = read_form(EditRequest, fields)
         for name in ("mask", "markup"):
             if name in files:
-                raise RequestError(f"`{name}` is there; {NO_PLACES}", param=name)
+                raise RequestError(f"`{name}` is not supported by this server: {NO_PLACES}", param=name)
         return _answer(door, request, asked, [*_pictures(files), TextPart(asked.prompt)], DRAWN, "image_edit")
 
     @router.post("/variations", openapi_extra={"requestBody": _forms(VariationRequest)})

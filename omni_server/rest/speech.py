@@ -24,6 +24,7 @@ from omni_server.rest.body import read_body
 from omni_server.rest.chat_reply import Base64Slices
 from omni_server.rest.chat_wire import VoiceId
 from omni_server.rest.fields import JsonFields, Voice, Words, read_json
+from omni_server.rest.kinds import Ignored
 from omni_server.rest.playing import Answer, Headers, played, send_events, send_stream
 from omni_server.segments import Body, Segments, VoiceLine
 from omni_server.tempo import FASTEST, SLOWEST, Tempo
@@ -51,17 +52,16 @@ LONGEST_HEADER = 2000
 
 
 class SpeechRequest(JsonFields):
-    """`instructions` and `safety_identifier` are accepted and have no effect: the voices have one manner of speaking.
-    `speed` changes the tempo of the sound that was made, and not its pitch."""
+    """`speed` changes the tempo of the sound that was made, and not its pitch."""
 
     model: str
     input: Annotated[Words, Field(max_length=4096)]
     voice: Voice | None = None
-    instructions: str | None = None
+    instructions: Annotated[Any, Ignored("a voice has one manner of speaking")] = None
     response_format: Literal["mp3", "opus", "aac", "flac", "wav", "pcm"] | None = None
     speed: Annotated[float, Field(ge=SLOWEST, le=FASTEST, allow_inf_nan=False)] | None = None
     stream_format: Literal["audio", "sse"] | None = None
-    safety_identifier: str | None = None
+    safety_identifier: Annotated[Any, Ignored("nothing is counted by user here")] = None
 
 
 def speech_router(door: Door) -> APIRouter:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -14,22 +13,22 @@ from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Discriminator, Field, Tag
 from starlette.types import Receive, Scope, Send
 
-from omni_server.config import UrlPolicy
 from omni_server.door import Door
 from omni_server.errors import OmniError, RequestError
-from omni_server.fetch import UrlFetcher
 from omni_server.hearing import Hearing
 from omni_server.instruction import check_model, language_of
 from omni_server.listening import TurnSettings
-from omni_server.media import MediaLoader
 from omni_server.rest.fields import FormFields, read_form
 from omni_server.rest.form import FORM_TYPE, read_file_form
+from omni_server.rest.kinds import Ignored, Refused
 from omni_server.rest.playing import Answer, send_events
 from omni_server.rest.subtitles import TIMED, transcript_response, usage_body
 from omni_server.scribe import Interpreter, Scribe
 from omni_server.segments import Body
 from omni_server.types import MediaSource, Sampling, Speech
 
+NO_HINTS = "the model is asked in its checkpoint's own words"
+NO_SPEAKERS = "speakers are not told apart here"
 FIELDS = {"messages": "file", "modalities": "model"}
 
 
@@ -60,10 +59,10 @@ Chunking = Annotated[
 
 
 class TranslationRequest(FormFields):
-    """`prompt` is accepted and has no effect. `stream` and `chunking_strategy` are as for transcriptions."""
+    """`stream` and `chunking_strategy` are not OpenAI's here; they are as for transcriptions."""
 
     model: str
-    prompt: str | None = None
+    prompt: Annotated[Any, Ignored(NO_HINTS)] = None
     temperature: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     response_format: Literal["json", "text", "verbose_json", "srt", "vtt"] | None = None
     stream: bool | None = None
@@ -82,16 +81,20 @@ class TranslationRequest(FormFields):
 
 
 class TranscriptionRequest(TranslationRequest):
-    """`prompt` is accepted and has no effect. `language` chooses the wording of the instruction; whatever is spoken
-    is heard. Some clients send an empty one to have it found out."""
+    """`language` chooses the wording of the instruction; whatever is spoken is heard. Some clients send an empty one to have
+    it found out."""
 
     language: str | None = None
     granularities: Annotated[list[Literal["segment"]] | None, Field(alias="timestamp_granularities[]")] = None
+    include: Annotated[Any, Refused("likelihoods are not measured here")] = Field(None, alias="include[]")
+    languages: Annotated[Any, Refused("it chooses one wording; `language` takes one")] = Field(None, alias="languages[]")
+    keywords: Annotated[Any, Refused(NO_HINTS)] = Field(None, alias="keywords[]")
+    known_speaker_names: Annotated[Any, Refused(NO_SPEAKERS)] = Field(None, alias="known_speaker_names[]")
+    known_speaker_references: Annotated[Any, Refused(NO_SPEAKERS)] = Field(None, alias="known_speaker_references[]")
 
 
 def transcriptions_router(door: Door) -> APIRouter:
     router = APIRouter(prefix="/v1/audio", tags=["audio"])
-    loader = MediaLoader(door.settings.media_limits, UrlFetcher(UrlPolicy()))
 
     @router.post("/transcriptions", openapi_extra={"requestBody": _form(TranscriptionRequest)})
     async def create_transcription(request: HttpRequest) -> Response:
@@ -105,7 +108,7 @@ def transcriptions_router(door: Door) -> APIRouter:
                 param="response_format",
             )
         hearing = Hearing(door, Scribe(door, asked.language, asked.sampling), None, asked.turns)
-        return _answer(asked, hearing, MediaSource("file", data=file), loader, "transcribe", asked.language)
+        return _answer(asked, hearing, MediaSource("file", data=file), door, "transcribe", asked.language)
 
     @router.post("/translations", openapi_extra={"requestBody": _form(TranslationRequest)})
     async def create_translation(request: HttpRequest) -> Response:
@@ -114,7 +117,7 @@ def transcriptions_router(door: Door) -> APIRouter:
         check(asked, door)
         scribe, interpreter = Scribe(door, None, asked.sampling), Interpreter(door, asked.sampling)
         hearing = Hearing(door, scribe, interpreter, asked.turns)
-        return _answer(asked, hearing, MediaSource("file", data=file), loader, "translate", "english")
+        return _answer(asked, hearing, MediaSource("file", data=file), door, "translate", "english")
 
     return router
 
@@ -135,13 +138,13 @@ def check(asked: TranslationRequest, door: Door) -> None:
 
 
 def _answer(
-    asked: TranslationRequest, hearing: Hearing, source: MediaSource, loader: MediaLoader, task: str, language: str | None
+    asked: TranslationRequest, hearing: Hearing, source: MediaSource, door: Door, task: str, language: str | None
 ) -> Response:
     async def write(scope: Scope, receive: Receive, send: Send) -> None:
         if asked.stream:
-            await send_events(send, _events(hearing, source, loader))
+            await send_events(send, _events(hearing, source, door))
             return
-        speech = await asyncio.to_thread(loader.speech, source)
+        speech = await door.pipeline.speech(source)
         async with aclosing(_words(hearing, source, speech)) as pieces:
             async for _ in pieces:
                 pass
@@ -160,8 +163,8 @@ def _answer(
     return Answer(write)
 
 
-async def _events(hearing: Hearing, source: MediaSource, loader: MediaLoader) -> AsyncGenerator[Body, None]:
-    speech = await asyncio.to_thread(loader.speech, source)
+async def _events(hearing: Hearing, source: MediaSource, door: Door) -> AsyncGenerator[Body, None]:
+    speech = await door.pipeline.speech(source)
     async with aclosing(_words(hearing, source, speech)) as pieces:
         async for piece in pieces:
             yield {"type": "transcript.text.delta", "delta": piece}

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import openai
 import PIL.Image
 import pytest
 
@@ -174,6 +175,26 @@ async def test_tagged_speech_in_three_voices(miniature: RealServer) -> None:
     assert all(np.abs(voices[a] - voices[b]).max() > 1e-4 for a, b in ((0, 1), (0, 2), (1, 2)))
     asked = await play(scripted(miniature, SPOKEN % "{}"), decode=DecodeOptions(voice="mhwj"))
     np.testing.assert_allclose(voice_of(asked), voices[1], atol=1e-5)
+
+
+async def test_a_voice_made_of_a_recording(miniature: RealServer) -> None:
+    """Would catch a voice that is accepted and then not heard, or heard on one wire only."""
+    samples = [wav_of_tone(2.0), wav_of_tone(2.0, frequency=110.0)]
+    said = {"modalities": ["text", "audio"]}
+    async with openai.AsyncOpenAI(base_url=miniature.url + "/v1", api_key="none", max_retries=0) as client:
+        consent = await client.audio.voice_consents.create(language="en-US", name="me", recording=("c.wav", samples[0]))
+        made = [
+            await client.audio.voices.create(audio_sample=("v.wav", sample), consent=consent.id, name="mine")
+            for sample in samples
+        ]
+        voices = ["mhwj", *({"id": each.id} for each in made), {"id": made[0].id}]
+        heard = [await ask(miniature, "speak", audio={"format": "wav", "voice": voice}, **said) for voice in voices]
+        named, first, second, again = (reply["choices"][0]["message"]["audio"]["data"] for reply in heard)
+        assert len({named, first, second}) == 3 and first == again
+        assert {seconds_of(data) for data in (named, first, second)} == {seconds_of(named)}
+        await client.audio.voice_consents.delete(consent.id)
+        with pytest.raises(openai.BadRequestError, match="of a voice that was made of a recording"):
+            await client.audio.speech.create(model="omni-miniature", input="hi", voice={"id": made[0].id})
 
 
 async def test_a_picture_by_tool_call(miniature: RealServer) -> None:

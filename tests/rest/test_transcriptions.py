@@ -130,7 +130,8 @@ async def test_silence_is_no_cue() -> None:
         ({"response_format": "srt", "stream": "true"}, "response_format", "with `stream`"),
         ({"timestamp_granularities[]": "word", "response_format": "verbose_json"}, "timestamp_granularities[][0]", "'segment'"),
         ({"timestamp_granularities[]": "segment"}, "response_format", "`verbose_json`"),
-        ({"include[]": "logprobs"}, "include[]", "not a field"),
+        ({"include[]": "logprobs"}, "include[]", "not measured"),
+        ({"known_speaker_names[]": "ann"}, "known_speaker_names[]", "not told apart"),
         ({"chunking_strategy": "server_vad"}, "chunking_strategy", "expected 'auto'"),
         ({"chunking_strategy": "{}"}, "chunking_strategy.type", "missing"),
         (
