@@ -76,8 +76,7 @@ def _band(modality: str, ids: list[int], opens: str, closes: str) -> dict[str, A
     return {"modality": modality, "first": min(ids), "size": len(ids), "open": opens, "close": closes}
 
 
-def main() -> None:
-    root = Path(sys.argv[1]) if len(sys.argv) > 1 else EMBEDDED_CHECKPOINT
+def assemble(root: Path) -> None:
     write_hashes(root, facts_of(root))
     checkpoint = read_checkpoint(root)
     size = sum(file.stat().st_size for file in root.rglob("*.safetensors"))
@@ -85,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    assemble(Path(sys.argv[1]) if len(sys.argv) > 1 else EMBEDDED_CHECKPOINT)

@@ -72,6 +72,13 @@ class Omni(nn.Module):
             new = True
         return new
 
+    def add_projectors_like(self, state: dict[str, Tensor]) -> None:
+        """Those that a stored state holds weights of."""
+        if "projectors.image.weight" in state:
+            self.projectors["image"] = nn.Linear(state["projectors.image.weight"].shape[1], self.width)
+        if "projectors.audio.fc1.weight" in state:
+            self.projectors["audio"] = Projector(state["projectors.audio.fc1.weight"].shape[1], self.width, self.width)
+
     def embed(self, batch: Batch) -> Tensor:
         """[batch, length, width], features put in their places."""
         embedded: Tensor = self.language_model.model.embed_tokens(batch.inputs)
@@ -118,7 +125,7 @@ class Training:
         saved = torch.load(self.path, weights_only=True) if self.path.exists() else None
         if saved:
             self.step = saved["step"]
-            self._shape_like(saved["model"])
+            self.model.add_projectors_like(saved["model"])
             self.model.load_state_dict(saved["model"])
         self.model.add_projectors(self.media)
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
@@ -126,14 +133,6 @@ class Training:
             self.average |= saved["average"]
         self.random = random.Random(f"{seed}|{self.step}")
         self._make_optimizer(saved)
-
-    def _shape_like(self, state: dict[str, Tensor]) -> None:
-        if "projectors.image.weight" in state:
-            self.model.projectors["image"] = nn.Linear(state["projectors.image.weight"].shape[1], self.model.width)
-        if "projectors.audio.fc1.weight" in state:
-            self.model.projectors["audio"] = Projector(
-                state["projectors.audio.fc1.weight"].shape[1], self.model.width, self.model.width
-            )
 
     def _make_optimizer(self, saved: dict[str, Any] | None = None) -> None:
         """Moments are kept by parameter name, so that new projectors may join."""
