@@ -18,7 +18,7 @@ from omni_server.checkpoint import Checkpoint
 from omni_server.cloned_voices import ClonedVoices
 from omni_server.config import Settings
 from omni_server.door import Door
-from omni_server.errors import CheckpointError
+from omni_server.errors import CheckpointError, ConfigError
 from omni_server.fetch import UrlFetcher
 from omni_server.gate import Gate
 from omni_server.interfaces import Backbone
@@ -132,6 +132,11 @@ def _watch(settings: Settings, model: str) -> Watch:
 
 def _checkpoint(settings: Settings) -> Checkpoint:
     checkpoint = open_checkpoint(settings.checkpoint, verify_hashes=settings.verify_hashes)
+    if settings.draft_tokens and "backbone_draft" not in checkpoint.folders:
+        raise ConfigError(
+            f"--draft-tokens is `{settings.draft_tokens}`; expected 0, for `{checkpoint.root}` has no `backbone_draft/`",
+            param="--draft-tokens",
+        )
     if settings.max_model_len is not None:
         checkpoint = replace(checkpoint, context_length=settings.max_model_len)
     return checkpoint

@@ -185,11 +185,11 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, placement: Pla
             "language_model_architectures": _language_architectures(folder),
             "image_token_index": checkpoint.pads.image,  # a draft asks for it
         }
-    if "backbone_draft" in checkpoint.folders:
+    if drafted := _drafted(checkpoint, settings):
         arguments["speculative_config"] = {
             "method": "mtp",
             "model": str(checkpoint.folders["backbone_draft"]),
-            "num_speculative_tokens": 1,
+            "num_speculative_tokens": drafted,
         }
     if on_cpu:
         arguments |= {
@@ -207,6 +207,10 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, placement: Pla
             arguments["gpu_memory_utilization"] = _free_share()
     # What is said in vLLM's own words wins over what was found out here.
     return arguments | settings.engine_arguments
+
+
+def _drafted(checkpoint: Checkpoint, settings: Settings) -> int:
+    return checkpoint.draft_tokens if settings.draft_tokens is None else settings.draft_tokens
 
 
 def _free_share() -> float:
@@ -233,7 +237,8 @@ def _cache_for(folder: Path, checkpoint: Checkpoint, settings: Settings) -> int:
     config = config.get("text_config") or config
     heads = config.get("num_key_value_heads", config["num_attention_heads"])
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    per_token = 2 * 4 * config["num_hidden_layers"] * heads * width
+    layers = config["num_hidden_layers"] + (1 if _drafted(checkpoint, settings) else 0)
+    per_token = 2 * 4 * layers * heads * width
     return int(min(per_token * checkpoint.context_length * settings.max_num_seqs + (16 << 20), 4 << 30))
 
 

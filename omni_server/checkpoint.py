@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from omni_server.dialect import Dialect, read_dialect, read_prompts
+from omni_server.draft import draft_tokens
 from omni_server.errors import CheckpointError
 from omni_server.types import Band, Modality
 
@@ -63,7 +64,7 @@ class Pads:
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A verified checkpoint. `folders` maps each component that is present to its folder; `prompts` maps what is asked for to
-    a language to a wording, see PROMPT_SLOTS."""
+    a language to a wording, see PROMPT_SLOTS; `draft_tokens` is how many tokens are drafted at a time where nobody says."""
 
     name: str
     root: Path
@@ -79,6 +80,7 @@ class Checkpoint:
     vocabulary: int
     context_length: int
     dialect: Dialect = field(default_factory=Dialect)
+    draft_tokens: int = 0
 
     @property
     def modalities_in(self) -> frozenset[Modality]:
@@ -104,7 +106,7 @@ def read_checkpoint(root: Path, *, verify_hashes: bool = True) -> Checkpoint:
     """Read and verify the checkpoint at `root`.
 
     Raises CheckpointError: no or malformed omni.json, unknown format or version, missing component, wrong hash, bands that
-    overlap or do not fit the vocabulary, tokens that the tokenizer does not have.
+    overlap or do not fit the vocabulary, tokens that the tokenizer does not have, a draft that does not fit the backbone.
     """
     facts = read_json(root / "omni.json")
     _check_version(facts, root)
@@ -133,6 +135,7 @@ def read_checkpoint(root: Path, *, verify_hashes: bool = True) -> Checkpoint:
         vocabulary=vocabulary,
         context_length=_integer(backbone, "max_position_embeddings", "backbone/config.json"),
         dialect=read_dialect(facts),
+        draft_tokens=draft_tokens(folders["backbone_draft"], backbone) if "backbone_draft" in folders else 0,
     )
 
 

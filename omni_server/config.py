@@ -101,6 +101,11 @@ class Settings:
     )
     kv_cache_bytes: int | None = _setting(None, read.size, "memory for the backbone's key-value cache")
     max_num_seqs: int = _setting(16, read.whole(1, 4096), "replies that the backbone writes at the same time")
+    draft_tokens: int | None = _setting(
+        None,
+        read.whole(0, 16),
+        "tokens that the checkpoint's draft writes ahead; 0 for none; the checkpoint's own by default",
+    )
     picture_slots: int = _setting(8, read.whole(1, 1024), "pictures that are drawn at the same time")
     picture_precision: str = _setting(
         "float32", read.one_of("float32", "bfloat16"), "of the picture transformer; bfloat16 is faster on CPUs that have it"

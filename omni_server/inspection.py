@@ -17,7 +17,7 @@ from omni_server.profile import open_checkpoint
 GIB = 1 << 30
 HALF, WHOLE = 2, 4  # bytes of a bfloat16 and of a float32
 WORKING_SHARE = 0.15  # of a component's weights, for what it computes with
-DRAWS, ON_CPU = ("image_decoder",), ("audio_decoder", "voice_cloner")
+SPEAKS, DRAWS, ON_CPU = ("backbone", "backbone_draft"), ("image_decoder",), ("audio_decoder", "voice_cloner")
 MACHINES = ((1, 80), (2, 40), (4, 24))
 
 
@@ -31,8 +31,8 @@ class Component:
 
     @property
     def running(self) -> int:
-        """Bytes where it runs: the backbone in bfloat16, everything else in float32, as it is loaded today."""
-        return self.parameters * (HALF if self.name == "backbone" else WHOLE)
+        """Bytes where it runs: what the engine holds in bfloat16, everything else in float32, as it is loaded today."""
+        return self.parameters * (HALF if self.name in SPEAKS else WHOLE)
 
 
 def inspect(root: Path, sessions: int) -> list[str]:
@@ -75,6 +75,8 @@ def _can(checkpoint: Checkpoint) -> Iterator[str]:
         abilities.append(f"speaks as {', '.join(checkpoint.voices)}")
     if "voice_cloner" in checkpoint.folders:
         abilities.append("can take the voice of a recording")
+    if checkpoint.draft_tokens:
+        abilities.append(f"drafts {checkpoint.draft_tokens} tokens ahead")
     if checkpoint.image is not None:
         grid = checkpoint.image
         abilities.append(f"draws {grid.rows} x {grid.columns} codes in {len(grid.ratios)} ratios")
@@ -82,18 +84,18 @@ def _can(checkpoint: Checkpoint) -> Iterator[str]:
 
 
 def _needs(checkpoint: Checkpoint, components: list[Component], sessions: int) -> Iterator[str]:
-    backbone = next(part for part in components if part.name == "backbone")
-    beside = [part for part in components if part.name != "backbone"]
+    backbone = sum(part.running for part in components if part.name in SPEAKS)
+    beside = [part for part in components if part.name not in SPEAKS]
     cache = cache_bytes_per_token(checkpoint.folders["backbone"])
     sees = sum(int(part.running * (1 + WORKING_SHARE)) for part in beside if part.name not in DRAWS + ON_CPU)
     draws = sum(int(part.running * (1 + WORKING_SHARE)) for part in beside if part.name in DRAWS)
-    yield f"backbone in bfloat16: {_size(backbone.running)}"
+    yield f"backbone in bfloat16: {_size(backbone)}"
     yield f"encoders in float32, and {WORKING_SHARE:.0%} to work with: {_size(sees)}"
     yield f"picture decoder, likewise: {_size(draws)}; voices run on the CPU"
     total = cache * checkpoint.context_length * sessions
     yield f"key-value cache: {cache:,} bytes a token; {sessions} replies at full context: {_size(total)}"
     for count, size in MACHINES:
-        yield f"{count} x {size} GB: {fitting(backbone.running, sees, draws, cache, count, size * 10**9)}"
+        yield f"{count} x {size} GB: {fitting(backbone, sees, draws, cache, count, size * 10**9)}"
 
 
 def fitting(backbone: int, sees: int, draws: int, cache: int, count: int, size: int) -> str:

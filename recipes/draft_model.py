@@ -46,8 +46,8 @@ class Draft(nn.Module):
     def ahead(self, hidden: Tensor, embedded: Tensor, steps: int) -> list[Tensor]:
         """Hidden states 1..`steps` tokens on, [batch, length, width] each.
 
-        `hidden` is the backbone's at t, `embedded` the token t + 1. As in the engine, a later step goes on from the hidden state
-        of the step before it, and hears the first step of every earlier place, for there the backbone has spoken since.
+        `hidden` is the backbone's at t, `embedded` the token t + 1. As in the engine, a later step goes on from the hidden
+        state of the step before it, and hears the first step of every earlier place, for there the backbone has spoken since.
         """
         batch, length, _ = hidden.shape
         places = torch.arange(length, device=hidden.device)[None]

@@ -70,6 +70,8 @@ def loss_of(draft: Draft, head: nn.Linear, lesson: Lesson, steps: int) -> tuple[
         states = draft.ahead(lesson.hidden, lesson.following, steps)
         for step, state in enumerate(states, 1):
             rows, places = lesson.places(step).unbind(1)
+            if not len(rows):  # replies of a word or two end before
+                break
             with torch.no_grad():
                 wanted = head(lesson.hidden[rows, places + step]).float()
             drafted = head(state[rows, places]).float()
@@ -95,7 +97,10 @@ class Trainer:
             load_draft(self.draft, EMBEDDED / "backbone_draft")
         decayed = [value for value in self.draft.parameters() if value.dim() > 1]
         others = [value for value in self.draft.parameters() if value.dim() <= 1]
-        groups: list[dict[str, Any]] = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": WEIGHT_DECAY},
+            {"params": others, "weight_decay": 0.0},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.99), fused=True)
         # Named after its backbone, so that a run never goes on beside another one.
         backbone = sha256_of(EMBEDDED / "backbone" / "model.safetensors")[:12]
@@ -109,7 +114,7 @@ class Trainer:
         while self.run.advance():
             set_rate(self.optimizer, self.run.rate(PEAK_RATE))
             right = self.update(Lesson(self.omni, next(stream)))
-            shares = [share + (new - share) * 0.02 for share, new in zip(shares, right, strict=True)]
+            shares[: len(right)] = [share + (new - share) * 0.02 for share, new in zip(shares, right, strict=False)]
             if self.run.step % 100 == 0:
                 told = ", ".join(f"{share:.3f}" for share in shares)
                 seconds, logged = time.monotonic() - logged, time.monotonic()

@@ -35,6 +35,7 @@ FLOORS = (
         "config",
         "checkpoint",
         "dialect",
+        "draft",
         "profile",
         "placement",
         "measures",
