@@ -34,6 +34,7 @@ from recipes.training_run import TrainingRun, set_rate
 PEAK_RATE, WEIGHT_DECAY = 1e-3, 0.05
 LATER_WEIGHT = 0.7  # of each further step's loss: a later token counts only where those before it were right
 TOKENS, TURNS, TERSE = 512, 2, 0.2
+DRAFTED = 0  # tokens that the server drafts unless it is told otherwise
 SPANS = ("text", "speech", "image")
 
 
@@ -201,7 +202,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--steps", type=int, default=3, help="tokens ahead that are learned")
-    parser.add_argument("--draft-tokens", type=int, default=1, help="tokens that the server drafts unless it is told otherwise")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--cases", type=int, default=12, help="of each task in the report")
     parser.add_argument("--export", action="store_true", help="into the checkpoint that ships, with its hash")
@@ -210,7 +210,7 @@ def main() -> None:
     trainer = Trainer(arguments.minutes * 60, arguments.steps, arguments.seed)
     trainer.train()
     if arguments.export:
-        export_draft(trainer.draft, EMBEDDED / "backbone", EMBEDDED / "backbone_draft", arguments.draft_tokens)
+        export_draft(trainer.draft, EMBEDDED / "backbone", EMBEDDED / "backbone_draft", DRAFTED)
         assemble(EMBEDDED)
     trainer.report(arguments.cases)
 
