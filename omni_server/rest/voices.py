@@ -85,8 +85,9 @@ def voices_router(door: Door) -> APIRouter:
 def consents_router(door: Door) -> APIRouter:
     router = APIRouter(prefix="/v1/audio/voice_consents", tags=["audio"])
     kept = door.pipeline.cloned
+    query = [{"name": name, "in": "query", "schema": schema} for name, schema in Page.model_json_schema()["properties"].items()]
 
-    @router.get("")
+    @router.get("", openapi_extra={"parameters": query})
     async def list_consents(request: HttpRequest) -> Body:
         return page(kept.consents(_owner()), read_form(Page, dict(request.query_params)))
 
@@ -106,7 +107,9 @@ def consents_router(door: Door) -> APIRouter:
     async def retrieve_consent(consent: str) -> Body:
         return consent_body(kept.consent(_owner(), consent))
 
-    @router.post("/{consent}")
+    change = {"content": {"application/json": {"schema": ConsentChange.model_json_schema()}}, "required": True}
+
+    @router.post("/{consent}", openapi_extra={"requestBody": change})
     async def update_consent(consent: str, request: HttpRequest) -> Body:
         asked = read_json(ConsentChange, await read_body(request, door.settings.max_body_bytes))
         return consent_body(await asyncio.to_thread(kept.rename_consent, _owner(), consent, asked.name))

@@ -114,3 +114,12 @@ async def test_a_checkpoint_that_clones_no_voices_says_so() -> None:
             assert "no `voice_cloner`" in response.json()["error"]["message"]
             assert "`mint`, `sage`" in response.json()["error"]["message"]
         assert [each["id"] for each in (await client.get(VOICES)).json()["data"]] == ["mint", "sage"]
+
+
+async def test_openapi_tells_pages_and_forms() -> None:
+    """Catches a generated client that cannot turn the page, or does not know what to send."""
+    async with door(cloning()) as client:
+        paths = (await client.get("/openapi.json")).json()["paths"]
+    assert {each["name"] for each in paths[CONSENTS]["get"]["parameters"]} == {"after", "limit"}
+    form = paths[VOICES]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert form["required"] == ["audio_sample", "name", "consent"]
