@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from omni_server.errors import EngineUnavailable
 from omni_server.fetch import UrlFetcher
 from omni_server.media import MediaLoader
 from omni_server.types import Failed, MediaSource
-from tests.doubles import ScriptedCheckpoint, ScriptedPipeline
+from tests.doubles import Forever, ScriptedCheckpoint, ScriptedPipeline
 from tests.rest.scripts import SAMPLE_RATE, done, door, served, tone, words
 from tests.rest.worded import MODEL, PROMPTS, events_of, recordings_of, worded, words_of
 
@@ -181,3 +182,24 @@ def test_stock_client_chooses_how_to_cut() -> None:
         form = sent({"chunking_strategy": '{"type": "server_vad", "silence_duration_ms": 5000}'}, INTERVIEW)
         assert httpx.post(url + TRANSCRIPTIONS, **form).status_code == 200
     assert len(pipeline.requests) == 4
+
+
+async def test_some_utterances_are_heard_at_once() -> None:
+    """Catches a long recording that is worked on in one place only, or takes all there are, and work left behind by a fault."""
+    silence = np.zeros(16_000, np.float32)
+    voice = LOADER.speech(MediaSource("file", data=(MEDIA / NAMES[0]).read_bytes())).waveform
+    file = encode("wav", np.concatenate([silence, *[voice, silence] * 6]), 16_000)
+    pipeline = worded(*words(0, "one"), Forever())
+    async with door(pipeline) as client:
+        asking = asyncio.create_task(client.post(TRANSCRIPTIONS, **sent(file=file)))
+        while pipeline.running < 4:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        assert (pipeline.running, len(pipeline.requests)) == (4, 4)
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+    assert pipeline.running == 0
+    failing = scripted([*words(0, "one"), done()], [Failed(EngineUnavailable("the engine is gone"))], [Forever()])
+    async with door(failing) as client:
+        assert (await client.post(TRANSCRIPTIONS, **sent(file=file))).status_code == 503
+    assert failing.running == 0
