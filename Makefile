@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo serve test test-profiles check bench protos protos-released evaluate clean
+.PHONY: install demo serve test test-profiles check fuzz bench protos protos-released evaluate clean
 
 install: $(VENV)/.installed
 
@@ -38,6 +38,9 @@ check: install
 
 test-profiles: install  ## an engine for each kind of published model, in miniature, against transformers
 	$(BIN)/python -m pytest -q -m profiles
+
+fuzz: install  ## 10,000 malformed requests on every wire, beside good traffic
+	$(BIN)/python -m tests.fuzz.run --requests 10000
 
 bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.serving

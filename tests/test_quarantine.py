@@ -175,18 +175,13 @@ def test_a_decoder_that_tells_what_cannot_be_is_not_believed(said: dict[str, int
 @pytest.mark.parametrize("name", corpus())
 def test_hostile_media_are_refused_or_read(kept: Quarantine, name: str) -> None:
     """Catches a crash, a hang, memory without limit or a 500 at media that were made for it."""
-    data = corpus_bytes(name)
+    data = corpus()[name]
     for read in (kept.picture, kept.speech, lambda *given: kept.video(*given, 2.0, 16, True)):
         try:
             read(data, "m", LIMITS)
         except OmniError as error:
             assert error.http_status in (400, 413) and "`m`" in error.message
             assert "cannot be decoded" not in error.message, "the decoder died"
-
-
-def corpus_bytes(name: str, made: dict[str, bytes] = {}) -> bytes:  # noqa: B006 - made once
-    made = made or made.update(corpus()) or made
-    return made[name]
 
 
 def test_limits_come_before_the_work() -> None:

@@ -42,6 +42,8 @@ def answered(method: Method) -> Method:
         await context.send_initial_metadata(metadata)
         timed = Call(request_id)
         try:
+            if isinstance(request, OmniError):
+                raise request
             timed = call_of(request_id, context)
             with under(timed):
                 return await method(servicer, request, context)

@@ -18,6 +18,7 @@ from omni_server.errors import ConfigError
 from omni_server.rpc.access import AccessInterceptor
 from omni_server.rpc.riva import RivaRecognition, RivaSynthesis
 from omni_server.rpc.service import OmniService
+from omni_server.rpc.unreadable import ReadingInterceptor
 from omni_server.vad import Ears
 
 SERVICE = omni_service_pb2.DESCRIPTOR.services_by_name["OmniService"].full_name
@@ -32,7 +33,9 @@ class RpcServer:
 
     def __init__(self, door: Door, ears: Ears) -> None:
         self._door = door
-        self._server = grpc.aio.server(options=options_of(door.settings), interceptors=[AccessInterceptor(door.access)])
+        self._server = grpc.aio.server(
+            options=options_of(door.settings), interceptors=[AccessInterceptor(door.access), ReadingInterceptor()]
+        )
         self._health = health.aio.HealthServicer()
         self._watch: asyncio.Task[None] | None = None
         self.port: int | None = None

@@ -1,0 +1,212 @@
+"""Attacks a server on every wire beside good traffic, and measures whether anybody noticed.
+
+python -m tests.fuzz.run --requests 10000             # a server of its own, over a scripted model
+python -m tests.fuzz.run --rest URL --grpc HOST:PORT  # one that is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import httpx
+import websockets
+
+from omni.v1 import content_pb2, omni_service_pb2, omni_service_pb2_grpc
+from tests.fuzz.attacks import SECONDS, RestAttack, RpcAttack, SocketAttack
+from tests.rest.scripts import png_url, wav_base64
+
+AT_ONCE = 8
+SETTLED = 0.4  # of the requests, after which memory is looked at: by then everything has been used once
+KINDS = ("rest", "websocket", "grpc")
+ROOT = Path(__file__).parent.parent.parent
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    rest: str
+    grpc: str
+    process: int | None = None
+
+
+@dataclass(slots=True)
+class Figures:
+    answers: dict[str, Counter[str]] = field(default_factory=lambda: {kind: Counter() for kind in KINDS})
+    faults: list[str] = field(default_factory=list)
+    good: Counter[str] = field(default_factory=Counter)
+    harmed: list[str] = field(default_factory=list)
+    memory: list[float] = field(default_factory=list)  # MB of the server alone: at the start, when settled, at the end
+    files: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def told(self) -> str:
+        sent = sum(sum(answers.values()) for answers in self.answers.values())
+        lines = [f"{sent} malformed requests in {self.seconds:.0f} s; faults: {len(self.faults)}"]
+        lines += [f"  {kind}: " + ", ".join(f"{n} {what}" for what, n in self.answers[kind].most_common()) for kind in KINDS]
+        lines.append(f"{sum(self.good.values())} good requests beside them ({dict(self.good)}); harmed: {len(self.harmed)}")
+        if self.memory:
+            lines.append(
+                "memory of the server in MB, at the start, when settled, at the end: "
+                + ", ".join(f"{m:.0f}" for m in self.memory)
+            )
+            lines.append(f"growth from settled to the end: {self.growth:.3f} of what it was; open files: {self.files}")
+        return "\n".join([*lines, *self.faults[:20], *self.harmed[:20]])
+
+    @property
+    def growth(self) -> float:
+        return self.memory[-1] / self.memory[1] - 1
+
+
+@asynccontextmanager
+async def server() -> AsyncIterator[Target]:
+    """One of our own, over a scripted model."""
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "clients")])}
+    pipe = asyncio.subprocess.PIPE
+    command = (sys.executable, "-m", "tests.fuzz.server")
+    process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, cwd=ROOT, env=environ)
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        yield Target(**json.loads(await process.stdout.readline()), process=process.pid)
+        assert process.returncode is None, "the server died"
+    finally:
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 30)
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+
+async def good_chat(client: httpx.AsyncClient) -> None:
+    parts = [
+        {"type": "text", "text": "hi"},
+        {"type": "image_url", "image_url": {"url": png_url()}},
+        {"type": "input_audio", "input_audio": {"data": wav_base64(), "format": "wav"}},
+    ]
+    model = (await client.get("/v1/models")).json()["data"][0]["id"]
+    answer = await client.post(
+        "/v1/chat/completions", json={"model": model, "messages": [{"role": "user", "content": parts}], "max_tokens": 20}
+    )
+    assert answer.status_code == 200 and answer.json()["choices"], answer.text[:300]
+
+
+async def good_call(channel: grpc.aio.Channel) -> None:
+    message = content_pb2.Message(role=content_pb2.ROLE_USER, parts=[content_pb2.Part(text="hi")])
+    sampling = content_pb2.Sampling(max_tokens=20)
+    stub = omni_service_pb2_grpc.OmniServiceStub(channel)  # type: ignore[no-untyped-call]
+    call = stub.Generate(omni_service_pb2.GenerateRequest(messages=[message], sampling=sampling), timeout=SECONDS)
+    events = [event async for event in call]
+    assert events[-1].HasField("done")
+
+
+async def good_talk(url: str) -> None:
+    async with asyncio.timeout(SECONDS), websockets.connect(url.replace("http", "ws", 1) + "/v1/realtime") as socket:
+        await socket.send(
+            json.dumps({"type": "response.create", "response": {"output_modalities": ["text"], "instructions": "Say hi."}})
+        )
+        while (event := json.loads(await socket.recv()))["type"] != "response.done":
+            assert event["type"] != "error", event
+        assert event["response"]["status"] in ("completed", "incomplete"), event
+
+
+def memory_of(process: int) -> float:
+    """MB that are the server's own; its decoders are processes of their own, with a limit of their own."""
+    (line,) = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("RssAnon")]
+    return int(line.split()[1]) / 1024
+
+
+async def attack(target: Target, requests: int, seed: int = 0) -> Figures:
+    figures, began = Figures(), time.monotonic()
+    limits = httpx.Limits(max_connections=None)
+    async with (
+        httpx.AsyncClient(base_url=target.rest, timeout=SECONDS, limits=limits) as client,
+        httpx.AsyncClient(base_url=target.rest, timeout=SECONDS) as friend,
+        grpc.aio.insecure_channel(target.grpc) as channel,
+        grpc.aio.insecure_channel(target.grpc, options=[("grpc.use_local_subchannel_pool", 1)]) as friendly,
+    ):
+        document = (await client.get("/openapi.json")).json()
+        attacks: dict[str, Callable[[random.Random], Awaitable[str]]] = {
+            "rest": RestAttack(client, document),
+            "websocket": SocketAttack(target.rest),
+            "grpc": RpcAttack(channel),
+        }
+        over = asyncio.Event()
+        friends: dict[str, Callable[[], Awaitable[None]]] = {
+            "rest": lambda: good_chat(friend),
+            "grpc": lambda: good_call(friendly),
+            "websocket": lambda: good_talk(target.rest),
+        }
+        await asyncio.gather(*(good() for good in friends.values()))
+        measure(figures, target)
+        watching = [asyncio.create_task(befriend(kind, good, figures, over)) for kind, good in friends.items()]
+        numbers = iter(range(requests))
+
+        async def work() -> None:
+            for number in numbers:
+                chance = random.Random(f"{seed}/{number}")
+                kind = chance.choices(KINDS, (6, 2, 3))[0]
+                try:
+                    figures.answers[kind][await attacks[kind](chance)] += 1
+                except Exception as fault:  # noqa: BLE001 - whatever it is, it is counted
+                    figures.answers[kind]["fault"] += 1
+                    figures.faults.append(f"request {number} ({kind}): {fault!r}")
+                if number == int(requests * SETTLED):
+                    measure(figures, target)
+
+        await asyncio.gather(*(work() for _ in range(AT_ONCE)))
+        over.set()
+        await asyncio.gather(*watching)
+        await asyncio.sleep(1)
+        measure(figures, target)
+    figures.seconds = time.monotonic() - began
+    return figures
+
+
+async def befriend(kind: str, good: Callable[[], Awaitable[None]], figures: Figures, over: asyncio.Event) -> None:
+    """Good requests, one after another, until the attack is over."""
+    while not over.is_set():
+        try:
+            await good()
+            figures.good[kind] += 1
+        except Exception as fault:  # noqa: BLE001 - whatever it is, it is counted
+            figures.harmed.append(f"a good request ({kind}): {fault!r}")
+        await asyncio.sleep(0.05)
+
+
+def measure(figures: Figures, target: Target) -> None:
+    if target.process is not None:
+        figures.memory.append(memory_of(target.process))
+        figures.files.append(len(os.listdir(f"/proc/{target.process}/fd")))
+
+
+async def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=10_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rest", help="URL of a server that is there")
+    parser.add_argument("--grpc", help="its gRPC address")
+    parser.add_argument("--process", type=int, help="its process, for its memory")
+    given: Any = parser.parse_args()
+    if given.rest:
+        figures = await attack(Target(given.rest, given.grpc, given.process), given.requests, given.seed)
+    else:
+        async with server() as target:
+            figures = await attack(target, given.requests, given.seed)
+    print(figures.told())
+    return 1 if figures.faults or figures.harmed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
