@@ -139,6 +139,9 @@ class Settings:
     engine_backoff_seconds: float = _setting(
         60.0, read.seconds, "longest pause between two tries to start an engine that has died"
     )
+    reader_seconds: float = _setting(
+        60.0, read.seconds, "time that one write of an answer may wait for its client to read, after which it is given up"
+    )
     stage_seconds: float = _setting(
         120.0, read.seconds, "time for one call of a reader, an encoder or a decoder, after which it counts as hung"
     )

@@ -63,23 +63,23 @@ class Responder(Protocol):
 class Transcripts:
     """What was said in each spoken answer, so that a later turn may name it by id. Bounded in number and in time."""
 
-    def __init__(self, clock: Callable[[], float] = time.time, limit: int = 10_000, lifetime: float = 3600.0) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, limit: int = 10_000, lifetime: float = 3600.0) -> None:
+        """`clock` decides what is forgotten; the time of day is only told, for it may jump."""
         self._clock = clock
         self._limit = limit
         self._lifetime = lifetime
-        self._kept: OrderedDict[str, tuple[float, str]] = OrderedDict()  # id -> (expires at, transcript), oldest first
+        self._kept: OrderedDict[str, tuple[float, str]] = OrderedDict()  # id -> (forgotten at, transcript), oldest first
 
     def keep(self, audio_id: str, transcript: str) -> int:
         """The Unix time at which the transcript is forgotten."""
-        expires_at = self._clock() + self._lifetime
-        self._kept[audio_id] = (expires_at, transcript)
+        self._kept[audio_id] = (self._clock() + self._lifetime, transcript)
         while len(self._kept) > self._limit:
             self._kept.popitem(last=False)
-        return int(expires_at)
+        return int(time.time() + self._lifetime)
 
     def find(self, audio_id: str) -> str | None:
-        expires_at, transcript = self._kept.get(audio_id, (0.0, None))
-        return transcript if expires_at > self._clock() else None
+        forgotten_at, transcript = self._kept.get(audio_id, (0.0, None))
+        return transcript if forgotten_at > self._clock() else None
 
 
 @dataclass(frozen=True, slots=True)

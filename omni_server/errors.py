@@ -15,6 +15,9 @@ OmniError                          500  INTERNAL             a fault of ours
 ├── Overloaded                     503  RESOURCE_EXHAUSTED   the queue is full; may be retried
 ├── DeadlineExceeded               504  DEADLINE_EXCEEDED    the time that the client gave has passed, or cannot suffice
 ├── EngineUnavailable              503  UNAVAILABLE          the backbone is not there; may be retried
+├── ReaderStalled                  408  ABORTED              the client did not read its answer
+├── OutOfMemory                    503  UNAVAILABLE          this server has no memory left for it; may be retried
+├── StorageUnavailable             503  UNAVAILABLE          a file of the answer could not be stored; may be retried
 ├── ServerStopping                 503  UNAVAILABLE          the server is about to end; may be retried elsewhere
 ├── Stalled                        503  UNAVAILABLE          a step of the request has not come back in time
 ├── ModalityDown                   503  UNAVAILABLE          a model that reads or makes media is down; may be retried
@@ -159,6 +162,32 @@ class EngineUnavailable(OmniError):
     http_status = 503
     grpc_code = "UNAVAILABLE"
     code = "engine_unavailable"
+    retry = True
+
+
+class ReaderStalled(OmniError):
+    """The client has not read its answer for so long that it is given up."""
+
+    http_status = 408
+    grpc_code = "ABORTED"
+    code = "reader_stalled"
+
+
+class OutOfMemory(OmniError):
+    """A step of this request found no memory; a smaller one, or the same one later, may find some."""
+
+    http_status = 503
+    grpc_code = "UNAVAILABLE"
+    code = "out_of_memory"
+    retry = True
+
+
+class StorageUnavailable(OmniError):
+    """A file of this answer could not be stored: the disk is full, or refuses."""
+
+    http_status = 503
+    grpc_code = "UNAVAILABLE"
+    code = "storage_unavailable"
     retry = True
 
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-from omni_server.errors import Stalled
+from omni_server.errors import OutOfMemory, Stalled
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -140,9 +140,20 @@ class _Call:
     def tell(self) -> None:
         if self.future.done():
             return
-        if isinstance(self._fault, StopIteration):  # which no future can hold
+        if self._fault is not None and _no_memory(self._fault):
+            self.future.set_exception(OutOfMemory(f"there is no memory for this: {self._fault}"))
+        elif isinstance(self._fault, StopIteration):  # which no future can hold
             self.future.set_exception(RuntimeError("a call raised StopIteration"))
         elif self._fault is not None:
             self.future.set_exception(self._fault)
         else:
             self.future.set_result(self._result)
+
+
+def _no_memory(fault: BaseException) -> bool:
+    """Python's own error, or torch's: an OutOfMemoryError of a device, a plain RuntimeError of a CPU."""
+    return (
+        isinstance(fault, MemoryError)
+        or type(fault).__name__ == "OutOfMemoryError"
+        or (isinstance(fault, RuntimeError) and "can't allocate memory" in str(fault))
+    )

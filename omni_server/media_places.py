@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from omni_server.errors import ConfigError, OmniError
+from omni_server.errors import ConfigError, StorageUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class Folder:
         try:
             await asyncio.to_thread((self._opened() / name).write_bytes, file)
         except OSError as problem:
-            raise OmniError(f"a file of this answer could not be stored: {problem.strerror}") from problem
+            raise StorageUnavailable(f"a file of this answer could not be stored: {problem.strerror}") from problem
 
     async def get(self, name: str) -> bytes:
         return await asyncio.to_thread((self._opened() / name).read_bytes)
@@ -86,7 +86,9 @@ class Bucket:
         try:
             await self._library.put_async(self._objects, name, file, attributes={"Content-Type": media_type})
         except self._faults as problem:
-            raise OmniError("a file of this answer could not be stored: the storage of this server refused it") from problem
+            raise StorageUnavailable(
+                "a file of this answer could not be stored: the storage of this server refused it"
+            ) from problem
 
     async def get(self, name: str) -> bytes:
         try:

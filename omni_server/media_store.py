@@ -33,7 +33,7 @@ class Found:
 
 
 class MediaStore:
-    def __init__(self, policy: StorePolicy, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, policy: StorePolicy, clock: Callable[[], float] = time.monotonic) -> None:
         self._policy = policy
         self._clock = clock
         self._kept: OrderedDict[str, Stored] = OrderedDict()  # oldest first, so first to expire first

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from omni_server.config import StorePolicy
-from omni_server.errors import ConfigError, MediaTooLarge, OmniError
+from omni_server.errors import ConfigError, MediaTooLarge, StorageUnavailable
 from omni_server.media_store import MediaStore
 
 
@@ -100,8 +100,9 @@ async def test_nothing_is_left_behind(tmp_path: Path) -> None:
 async def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     """Catches a traceback, or a machine path in an answer, where the disk refuses."""
     store = MediaStore(StorePolicy(str(tmp_path / "gone")))
-    with pytest.raises(OmniError) as caught:
+    with pytest.raises(StorageUnavailable) as caught:
         await put(store, b"1")
+    assert caught.value.http_status == 503
     assert "could not be stored" in caught.value.message
     assert str(tmp_path) not in caught.value.message
 

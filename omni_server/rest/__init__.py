@@ -21,6 +21,7 @@ from omni_server.rest.images import images_router
 from omni_server.rest.media import media_router
 from omni_server.rest.metrics import metrics_router
 from omni_server.rest.models import models_router
+from omni_server.rest.patience import Patience
 from omni_server.rest.speech import speech_router
 from omni_server.rest.transcriptions import transcriptions_router
 from omni_server.rest.voices import consents_router, voices_router
@@ -49,6 +50,7 @@ def create_app(
     app = FastAPI(title="omni-server", version=__version__, lifespan=lifespan)
     access_gate.install(app, door.access, settings.allowed_origins)
     errors.install(app)
+    app.add_middleware(Patience, seconds=settings.reader_seconds)
     app.include_router(chat_router(door))
     app.include_router(completions_router(door))
     app.include_router(speech_router(door))

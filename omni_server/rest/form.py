@@ -40,6 +40,7 @@ async def read_files_form(request: Request, limit: int, most: Mapping[str, int])
         raise RequestError(f"The body is {shown(kind or 'of no named type')}; expected `{FORM_TYPE}` with {_listed(most)}")
     body = await read_body(request, limit)
     parser = MultiPartParser(request.headers, _pieces(body), max_files=sum(most.values()), max_fields=MOST_FIELDS)
+    parser.spool_max_size = len(body) + 1  # in memory, where it is already: a full disk must not refuse a recording
     try:
         form = await parser.parse()
     except (MultiPartException, KeyError, UnicodeDecodeError) as problem:

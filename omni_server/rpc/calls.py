@@ -16,7 +16,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from omni_server.call import FIRST_AUDIO, Call, seconds_of, under
-from omni_server.errors import OmniError
+from omni_server.errors import OmniError, ReaderStalled
 from omni_server.wording import shown
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def answered(method: Method) -> Method:
                 raise request
             timed = call_of(request_id, context)
             with under(timed):
-                return await method(servicer, request, context)
+                return await method(servicer, request, Patient(context, servicer._door.settings.reader_seconds))
         except OmniError as error:
             if error.http_status == 500:
                 logger.error("call %s failed: %s", request_id, error, exc_info=error)
@@ -65,6 +65,23 @@ def answered(method: Method) -> Method:
         await context.abort(code_of(failure), failure.message, (*metadata, details))
 
     return call
+
+
+class Patient:
+    """A call's context of which every write has its time: a client that does not read is given up."""
+
+    def __init__(self, context: Any, seconds: float) -> None:
+        self._context, self._seconds = context, seconds
+
+    async def write(self, message: Any) -> None:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._context.write(message)
+        except TimeoutError:
+            raise ReaderStalled(f"the client has read nothing for `{self._seconds:g}` seconds") from None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
 
 
 def request_id_of(context: Any) -> str:
