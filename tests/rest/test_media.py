@@ -95,5 +95,5 @@ async def test_storage_that_refuses_is_told(bucket: str) -> None:
     """Catches a URL to nothing where storing failed, and a traceback in the answer."""
     async with door(worded(*REPLY), Settings(media_store="s3://missing")) as client:
         response = await client.post(URL, json={"prompt": "fox", "response_format": "url"})
-    assert response.status_code == 500
+    assert response.status_code == 503
     assert "could not be stored" in response.json()["error"]["message"]
