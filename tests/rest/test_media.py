@@ -13,6 +13,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from omni_server.config import Settings
+from omni_server.keys import Limits, add_key
 from tests.rest.scripts import done, door, picture, served, words
 from tests.rest.worded import worded
 from tests.test_media_store import files_in
@@ -50,6 +51,14 @@ def test_stock_client_gets_a_url() -> None:
     assert {file.headers["x-content-type-options"] for file in files} == {"nosniff"}
     assert {PIL.Image.open(io.BytesIO(file.content)).size for file in files} == {(32, 32)}
     assert (head.status_code, head.content) == (200, b"")
+
+
+async def test_whoever_has_the_name_needs_no_key(tmp_path: Path) -> None:
+    """Catches a picture that a web page cannot show, because the page has no API key."""
+    headers = {"authorization": f"Bearer {add_key(tmp_path / 'keys', 'ann', Limits())}"}
+    async with door(worded(*REPLY), Settings(keys_file=tmp_path / "keys")) as client:
+        body = (await client.post(URL, json={"prompt": "fox", "response_format": "url"}, headers=headers)).json()
+        assert (await client.get(body["data"][0]["url"])).status_code == 200
 
 
 async def test_a_deployment_says_how_clients_reach_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,8 @@ import openai
 import pytest
 
 from omni_server.audio_format import encode
+from omni_server.config import Settings
+from omni_server.keys import Limits, add_key
 from tests.doubles import ScriptedCheckpoint, ScriptedPipeline
 from tests.rest.scripts import SAMPLE_RATE, done, door, served, tone, voice
 from tests.rest.worded import MODEL, PROMPTS
@@ -103,6 +106,21 @@ async def test_wrong_pages_are_refused(query: str) -> None:
     """Catches a page that is not the one that was asked for."""
     async with door(cloning()) as client:
         assert (await client.get(f"{CONSENTS}?{query}")).status_code == 400
+
+
+async def test_each_key_has_its_own_voices(tmp_path: Path) -> None:
+    """Catches a caller who lists or deletes the voices of another, or makes one on another's consent."""
+    ann, bob = ({"authorization": f"Bearer {add_key(tmp_path / 'keys', name, Limits())}"} for name in ("ann", "bob"))
+    async with door(cloning(), Settings(keys_file=tmp_path / "keys")) as client:
+        consent = await client.post(CONSENTS, data={"name": "a", "language": "en"}, files=RECORDING, headers=ann)
+        form: dict[str, Any] = {"data": {"name": "a", "consent": consent.json()["id"]}, "files": SAMPLE}
+        made = (await client.post(VOICES, **form, headers=ann)).json()["id"]
+        assert (await client.post(VOICES, **form, headers=bob)).status_code == 404
+        assert (await client.delete(f"{VOICES}/{made}", headers=bob)).status_code == 404
+        for headers, own in ((ann, 1), (bob, 0)):
+            assert len((await client.get(CONSENTS, headers=headers)).json()["data"]) == own
+            assert [each["id"] for each in (await client.get(VOICES, headers=headers)).json()["data"]].count(made) == own
+        assert (await client.get(VOICES)).status_code == 401
 
 
 async def test_a_checkpoint_that_clones_no_voices_says_so() -> None:
