@@ -66,6 +66,9 @@ class Answering:
         """An answer is being made, or still being heard."""
         return self._current is not None
 
+    def answers(self, response_id: str) -> bool:
+        return self._current is not None and self._current[0].id == response_id
+
     def change(self, settings: SessionSettings) -> None:
         """From the next answer on. What was begun ahead was begun for others."""
         self.drop_guess()

@@ -22,6 +22,7 @@ from omni_server.errors import CheckpointError, ConfigError
 from omni_server.fetch import UrlFetcher
 from omni_server.gate import Gate
 from omni_server.interfaces import Backbone
+from omni_server.live import live_router
 from omni_server.maker import Maker
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
@@ -93,8 +94,9 @@ async def open_ears() -> AsyncIterator[Ears]:
 
 
 def build_app(pipeline: Pipeline, settings: Settings, ears: Ears, access: Access | None = None) -> Any:
-    """All that is answered over HTTP: REST, and the realtime wire's WebSockets."""
-    return create_app(pipeline, settings, access, partial(realtime_router, ears=ears), ears)
+    """All that is answered over HTTP: REST, and the WebSockets of live conversations."""
+    live = (partial(realtime_router, ears=ears), partial(live_router, ears=ears))
+    return create_app(pipeline, settings, access, live, ears)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -9,9 +10,11 @@ from omni_server.errors import RequestError
 from omni_server.turns import Item
 from omni_server.types import (
     AudioDelta,
+    AudioPart,
     Done,
     Event,
     ImagePart,
+    MediaSource,
     Message,
     Modality,
     Part,
@@ -193,6 +196,20 @@ class Conversation:
 def _turn(item: Item) -> _Turn:
     message = item.message
     return _Turn(item.id, message.role, list(message.parts), message.tool_calls, message.tool, item.call_id)
+
+
+@dataclass(slots=True)
+class OpenTurn:
+    """The person's turn as it grows. `place`: where among the parts the voice stands."""
+
+    id: str = field(default_factory=lambda: f"turn-{uuid.uuid4().hex[:12]}")
+    parts: list[Part] = field(default_factory=list)
+    place: int = 0
+    start: float | None = None
+    written_until: float = 0.0
+
+    def spoken(self, recording: bytes) -> tuple[Part, ...]:
+        return (*self.parts[: self.place], AudioPart(MediaSource("audio", data=recording)), *self.parts[self.place :])
 
 
 class Playback:

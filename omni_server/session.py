@@ -10,10 +10,10 @@ import asyncio
 import logging
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Self
 
 from omni_server.answering import Answering
+from omni_server.conversation import OpenTurn
 from omni_server.door import Door
 from omni_server.errors import ModalityUnavailable, OmniError, OutOfOrder, RequestError
 from omni_server.listening import Heard, Listener, VoiceBegan, VoiceEnded, VoicePaused, VoiceResumed
@@ -46,20 +46,6 @@ PATIENCE = 4 * CAPACITY
 NOTHING_SAID = "there is nothing to answer; expected a voice, words or a picture before the end of the turn"
 
 
-@dataclass(slots=True)
-class _OpenTurn:
-    """The person's turn as it grows. `place`: where among the parts the voice stands."""
-
-    id: str = field(default_factory=lambda: f"turn-{uuid.uuid4().hex[:12]}")
-    parts: list[Part] = field(default_factory=list)
-    place: int = 0
-    start: float | None = None
-    written_until: float = 0.0
-
-    def spoken(self, recording: bytes) -> tuple[Part, ...]:
-        return (*self.parts[: self.place], AudioPart(MediaSource("audio", data=recording)), *self.parts[self.place :])
-
-
 class Session:
     """One live conversation. An async context: leaving it, at any moment, ends every task and frees every slot."""
 
@@ -76,7 +62,7 @@ class Session:
         self._take(settings)
         self._activity = ears.open()
         self._listener = Listener(reader, settings.turns, self._activity)
-        self._turn: _OpenTurn | None = None
+        self._turn: OpenTurn | None = None
         self._interim: asyncio.Task[None] | None = None
         self._frames = 0
         self._finished = False
@@ -184,6 +170,10 @@ class Session:
         await self._outbox.room(PATIENCE)
         return self._answering.respond(wish or Wish(self._settings))
 
+    def answers(self, response_id: str) -> bool:
+        """Whether this answer is being made or heard."""
+        return self._answering.answers(response_id)
+
     def cancel(self, response_id: str = "") -> bool:
         """Stops the answer under way, or only if it is this one. Whether one was being made."""
         return self._answering.cancel(response_id)
@@ -216,7 +206,7 @@ class Session:
         automatic = self._settings.turns.automatic
         match heard:
             case VoiceBegan(start):
-                turn = self._turn = self._turn or _OpenTurn()
+                turn = self._turn = self._turn or OpenTurn()
                 turn.start, turn.place, turn.written_until = start, len(turn.parts), start
                 if automatic:
                     self._outbox.put(SpeechStarted(turn.id, start))
@@ -238,7 +228,7 @@ class Session:
 
     async def _add(self, part: Part) -> None:
         await self._outbox.room(PATIENCE)
-        self._turn = self._turn or _OpenTurn()
+        self._turn = self._turn or OpenTurn()
         self._turn.parts.append(part)
         self._answering.drop_guess()
         self._read_ahead()

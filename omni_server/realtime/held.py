@@ -36,6 +36,11 @@ class Sound:
         names = {encoding: name for name, encoding in LAWS.items()}
         return {"type": names[self.encoding]} if self.encoding in names else {"type": "audio/pcm", "rate": self.sample_rate}
 
+    @property
+    def live_body(self) -> Body:
+        """As the Live wire has it."""
+        return {**self.body, "rate": self.sample_rate}
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -75,11 +80,11 @@ def hold(said: SessionFields, door: Door) -> Held:
     )
     settings = _answered(settings, said)
     if spoken is not None:
-        settings = replace(settings, voice=_voice(spoken.voice) or settings.voice, speed=spoken.speed or 1.0)
+        settings = replace(settings, voice=voice_of(spoken.voice) or settings.voice, speed=spoken.speed or 1.0)
     return Held(
         settings,
-        _sound(heard.format if heard is not None else None),
-        _sound(spoken.format if spoken is not None else None),
+        sound_of(heard.format if heard is not None else None),
+        sound_of(spoken.format if spoken is not None else None),
         said,
     )
 
@@ -90,8 +95,8 @@ def hold_for_one(held: Held, asked: ResponseFields) -> Held:
     settings = _answered(held.settings, asked)
     sound_out = held.sound_out
     if spoken is not None:
-        settings = replace(settings, voice=_voice(spoken.voice) or settings.voice, speed=spoken.speed or settings.speed)
-        sound_out = _sound(spoken.format) if spoken.format is not None else sound_out
+        settings = replace(settings, voice=voice_of(spoken.voice) or settings.voice, speed=spoken.speed or settings.speed)
+        sound_out = sound_of(spoken.format) if spoken.format is not None else sound_out
     return replace(held, settings=settings, sound_out=sound_out)
 
 
@@ -147,14 +152,14 @@ def _or(given: int | None, default: int) -> int:
     return default if given is None else given
 
 
-def _sound(asked: Any) -> Sound:
+def sound_of(asked: Any) -> Sound:
     if asked is None:
         return Sound()
     law = LAWS.get(asked.type)
     return Sound(law, G711_RATE) if law is not None else Sound("pcm16", asked.rate or RATE)
 
 
-def _voice(voice: str | VoiceId | None) -> str | None:
+def voice_of(voice: str | VoiceId | None) -> str | None:
     return voice.id if isinstance(voice, VoiceId) else voice
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from fastapi import APIRouter, FastAPI
@@ -34,10 +34,10 @@ def create_app(
     pipeline: Responder,
     settings: Settings,
     access: Access | None = None,
-    live: Callable[[Door], APIRouter] | None = None,
+    live: Sequence[Callable[[Door], APIRouter]] = (),
     ears: Ears | None = None,
 ) -> FastAPI:
-    """`access` and `ears` are shared with the other doors; without them, this one has its own. `live`: the router of live
+    """`access` and `ears` are shared with the other doors; without them, this one has its own. `live`: the routers of live
     conversations, where there are ears for them."""
     media = MediaStore(settings.store_policy)
     door = Door(Metered(pipeline), settings, access or open_access(settings), ears=ears or SileroEars(), media=media)
@@ -62,6 +62,6 @@ def create_app(
     app.include_router(models_router(door))
     app.include_router(health_router(door))
     app.include_router(metrics_router(door))
-    if live is not None:
-        app.include_router(live(door))
+    for router in live:
+        app.include_router(router(door))
     return app
