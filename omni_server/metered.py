@@ -9,6 +9,7 @@ from omni_server.access import current_account
 from omni_server.cloned_voices import ClonedVoices
 from omni_server.door import Offer, Responder
 from omni_server.drain import Drain
+from omni_server.errors import OmniError
 from omni_server.measures import Measures
 from omni_server.quotas import Account
 from omni_server.types import (
@@ -55,7 +56,11 @@ class Metered:
             async with self._pipeline.respond(request) as events:
                 yield events
             return
-        account.admit(request.modalities)
+        try:
+            account.admit(request.modalities)
+        except OmniError as error:
+            self.measures.rejected(str(error.code))
+            raise
         async with self._pipeline.respond(request) as events:
             meter = Meter(events, account)
             try:

@@ -48,7 +48,7 @@ def create_app(
         await door.media.close()
 
     app = FastAPI(title="omni-server", version=__version__, lifespan=lifespan)
-    access_gate.install(app, door.access, settings.allowed_origins)
+    access_gate.install(app, door)
     errors.install(app)
     app.add_middleware(Patience, seconds=settings.reader_seconds)
     app.include_router(chat_router(door))

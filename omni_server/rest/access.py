@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
@@ -10,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from omni_server.access import Access, bearer, is_address
+from omni_server.door import Door
 from omni_server.errors import Forbidden, OmniError
 from omni_server.rest.errors import error_response
 from omni_server.wording import shown
@@ -24,10 +26,12 @@ READ_BY_SCRIPTS = ("x-request-id", "retry-after", "x-should-retry", "server-timi
 class Gate:
     """Lets a call through, or answers it. Nothing of its body has been read by then."""
 
-    def __init__(self, app: ASGIApp, access: Access, origins: tuple[str, ...]) -> None:
+    def __init__(self, app: ASGIApp, access: Access, origins: tuple[str, ...], rejected: Callable[[str], None]) -> None:
+        """`rejected` is told the code of each refusal."""
         self._app = app
         self._access = access
         self._origins = origins
+        self._rejected = rejected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket") or is_open(scope):
@@ -38,6 +42,7 @@ class Gate:
                 self._check_origin(scope)
                 held.enter_context(self._access.call(key_of(scope)))
             except OmniError as error:
+                self._rejected(str(error.code))
                 await error_response(error)(scope, receive, send)
                 return
             await self._app(scope, receive, send)
@@ -74,8 +79,9 @@ def header(scope: Scope, name: bytes) -> str:
     return str(dict(scope["headers"]).get(name, b"").decode("latin-1"))
 
 
-def install(app: FastAPI, access: Access, origins: tuple[str, ...]) -> None:
-    app.add_middleware(Gate, access=access, origins=origins)
+def install(app: FastAPI, door: Door) -> None:
+    origins = door.settings.allowed_origins
+    app.add_middleware(Gate, access=door.access, origins=origins, rejected=door.pipeline.measures.rejected)
     if origins:  # outside of the gate: a browser asks first without a key, and its script should see a refusal too
         app.add_middleware(
             CORSMiddleware,

@@ -9,7 +9,8 @@ from typing import Any
 
 import grpc
 
-from omni_server.access import Access, bearer
+from omni_server.access import bearer
+from omni_server.door import Door
 from omni_server.errors import OmniError
 from omni_server.rpc.calls import code_of, request_id_of, status_of
 
@@ -18,8 +19,9 @@ OPEN_SERVICES = ("/grpc.health.", "/grpc.reflection.")
 
 
 class AccessInterceptor(grpc.aio.ServerInterceptor):
-    def __init__(self, access: Access) -> None:
-        self._access = access
+    def __init__(self, door: Door) -> None:
+        self._access = door.access
+        self._rejected = door.pipeline.measures.rejected
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         if details.method.startswith(OPEN_SERVICES):
@@ -29,6 +31,7 @@ class AccessInterceptor(grpc.aio.ServerInterceptor):
         try:
             held.enter_context(self._access.call(bearer(given) if isinstance(given, str) else None))
         except OmniError as error:
+            self._rejected(str(error.code))
             return refusal(error)
         task = asyncio.current_task()  # of this one call; it ends when the call has ended, however it does
         assert task is not None

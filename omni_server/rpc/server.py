@@ -34,7 +34,7 @@ class RpcServer:
     def __init__(self, door: Door, ears: Ears) -> None:
         self._door = door
         self._server = grpc.aio.server(
-            options=options_of(door.settings), interceptors=[AccessInterceptor(door.access), ReadingInterceptor()]
+            options=options_of(door.settings), interceptors=[AccessInterceptor(door), ReadingInterceptor()]
         )
         self._health = health.aio.HealthServicer()
         self._watch: asyncio.Task[None] | None = None

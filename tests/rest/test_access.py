@@ -67,6 +67,8 @@ async def test_each_reply_is_counted_by_what_it_made(tmp_path: Path) -> None:
         assert refused.headers["retry-after"] == "60"  # half a second is owed, and one is needed
         drawn = await client.post(CHAT, json=ask(modalities=["text", "image"]), headers=headers)
         assert drawn.status_code == 429 and "images" in drawn.json()["error"]["message"]
+        counted = 'omni_rejections_total{reason="rate_limit_exceeded"} 2.0'
+        assert counted in (await client.get("/metrics", headers=headers)).text
         for _ in range(9):  # of 100 tokens each
             assert (await client.post(CHAT, json=ask(), headers=headers)).status_code == 200
         refused = await client.post(CHAT, json=ask(), headers=headers)
@@ -179,7 +181,8 @@ async def test_websockets(tmp_path: Path) -> None:
             assert b'"error"' in refused.response.body
             return refused.response.status_code
 
-    gate = Gate(echo, Access(KeyFile(path), HandClock()), ())
+    refused: list[str] = []
+    gate = Gate(echo, Access(KeyFile(path), HandClock()), (), refused.append)
     with served(ScriptedPipeline(), app=gate) as address:
         url = address.replace("http", "ws", 1) + "/v1/realtime"
         bearer = {"authorization": f"Bearer {key}"}
@@ -190,6 +193,7 @@ async def test_websockets(tmp_path: Path) -> None:
         assert await heard(url, ["realtime", KEY_PROTOCOL + key], origin="https://evil.example") == 403
         async with websockets.connect(url, subprotocols=["realtime"], additional_headers=bearer):  # type: ignore[list-item]
             assert await heard(url, ["realtime"], additional_headers=bearer) == 429
+    assert refused == ["invalid_api_key", "invalid_api_key", "forbidden", "rate_limit_exceeded"]
 
 
 async def test_tls(tmp_path: Path) -> None:
