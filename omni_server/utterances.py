@@ -12,7 +12,7 @@ from omni_server.types import Speech
 from omni_server.vad import WINDOW, Ears
 
 LONGEST_SECONDS = 30.0  # of one utterance: speech encoders are made for about so much in one piece
-PIECE_SECONDS = 5.0  # that are listened to in one call: live conversations use the same ears
+PIECE_SECONDS = 1.0  # that are listened to in one call, 20 ms of work: live conversations use the same ears
 
 
 @dataclass(frozen=True, slots=True)

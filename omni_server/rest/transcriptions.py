@@ -168,7 +168,9 @@ async def _events(hearing: Hearing, source: MediaSource, door: Door) -> AsyncGen
     async with aclosing(_words(hearing, source, speech)) as pieces:
         async for piece in pieces:
             yield {"type": "transcript.text.delta", "delta": piece}
-    yield {"type": "transcript.text.done", "text": hearing.text, "usage": usage_body(hearing.usage)}
+    segments = [{"start": round(line.start, 3), "end": round(line.end, 3), "text": line.text} for line in hearing.lines]
+    done = {"type": "transcript.text.done", "text": hearing.text, "usage": usage_body(hearing.usage)}
+    yield {**done, "omni": {"segments": segments}}
 
 
 async def _words(hearing: Hearing, source: MediaSource, speech: Speech) -> AsyncGenerator[str, None]:

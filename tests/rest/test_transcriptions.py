@@ -99,7 +99,9 @@ async def test_async_client_streams(base_url: str, pipeline: ScriptedPipeline) -
         )
         events = [event.model_dump(exclude_none=True) async for event in stream]
     assert [event.get("delta") for event in events] == ["draw ", "a fox", None]
-    assert events[-1] == {"type": "transcript.text.done", "text": "draw a fox", "usage": USAGE}
+    segments = [{"start": 0.0, "end": 1.5, "text": "draw a fox"}]
+    done = {"type": "transcript.text.done", "text": "draw a fox", "usage": USAGE}
+    assert events[-1] == {**done, "omni": {"segments": segments}}
     assert words_of(pipeline.requests[-1]) == "들은 것을 적어줘"
     assert pipeline.requests[-1].sampling.temperature == 0.25
 

@@ -168,6 +168,7 @@ async def test_several_utterances_are_streamed() -> None:
         translated = events_of(await client.post(TRANSLATIONS, **sent({"stream": "true"}, INTERVIEW)))
     assert [event.get("delta") for event in events] == ["on", "e", " two", None]
     assert (events[-1]["text"], events[-1]["usage"]["total_tokens"]) == ("one two", 200)
+    assert [segment["text"] for segment in events[-1]["omni"]["segments"]] == ["one", "two"]
     assert "".join(event.get("delta", "") for event in translated) == translated[-1]["text"] == "two two"
 
 
