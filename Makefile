@@ -48,6 +48,7 @@ bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.decoders
 	$(BIN)/python -m bench.speech
 	$(BIN)/python -m bench.idle
+	$(BIN)/python -m bench.overload
 
 protos: install  ## write the stubs after a change in protos/
 	$(BIN)/python protos/generate.py

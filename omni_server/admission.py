@@ -198,9 +198,11 @@ class Admission:
         return None
 
     def _too_long(self, wish: Wish, known: _Known, promised: bool) -> Later | None:
-        """A newcomer stands behind those who were promised a place; whoever was promised one gets it, unless their deadline
-        would not be met."""
-        wait, reason = self._wait(wish.demand, 0.0 if promised else self._faith)
+        """A newcomer stands behind those who were promised a place, but takes one that is free now; whoever was promised one
+        gets it, unless their deadline would not be met."""
+        wait, reason = self._wait(wish.demand, 0.0)
+        if wait and not promised:
+            wait, reason = self._wait(wish.demand, self._faith)
         allowed, early = self._patience, self._patience * MARGIN
         inside = len(self._running) + len(self._waiting)
         rate, bound = self._rate(), False
