@@ -7,6 +7,7 @@ OmniError                          500  INTERNAL             a fault of ours
 │   ├── ContextOverflow            400  INVALID_ARGUMENT     prompt and reply do not fit the context
 │   ├── ModelNotFound              404  NOT_FOUND            no such model here
 │   ├── MediaNotFound              404  NOT_FOUND            no such stored file or voice, or no longer
+│   ├── ResponseNotFound           404  NOT_FOUND            no such stored response, or no longer
 │   ├── ModalityUnavailable        400  UNIMPLEMENTED        the checkpoint lacks this modality
 │   └── OutOfOrder                 400  FAILED_PRECONDITION  a message of a live call at the wrong time
 ├── Unauthenticated                401  UNAUTHENTICATED      no API key, or one that is not known
@@ -91,6 +92,14 @@ class ModelNotFound(RequestError):
 
 class MediaNotFound(RequestError):
     """A stored file or voice that was never there, or is there no longer."""
+
+    http_status = 404
+    grpc_code = "NOT_FOUND"
+    code = "not_found"
+
+
+class ResponseNotFound(RequestError):
+    """A stored response that was never there, or is there no longer."""
 
     http_status = 404
     grpc_code = "NOT_FOUND"

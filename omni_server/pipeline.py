@@ -233,16 +233,14 @@ def _check_form(request: Request) -> None:
     media = sorted(request.modalities - {Modality.TEXT})
     if media:
         raise RequestError(
-            f"`response_format` asks for JSON and `modalities` for `{media[0]}`; expected `text` alone with it",
+            f"the reply is to be JSON and to hold `{media[0]}`; expected `text` alone with JSON",
             param="response_format",
         )
     if request.tools:
-        raise RequestError(
-            "`response_format` asks for JSON and `tools` are offered; expected one of them", param="response_format"
-        )
+        raise RequestError("the reply is to be JSON and `tools` are offered; expected one of them", param="response_format")
     if request.thinking.wanted and request.thinking.budget is None:
         raise RequestError(
-            "`response_format` asks for JSON and the request for thoughts; expected `thinking_token_budget` with them",
+            "the reply is to be JSON and to have thoughts; expected a `thinking_token_budget` with them",
             param="response_format",
         )
 

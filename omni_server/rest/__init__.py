@@ -22,6 +22,8 @@ from omni_server.rest.media import media_router
 from omni_server.rest.metrics import metrics_router
 from omni_server.rest.models import models_router
 from omni_server.rest.patience import Patience
+from omni_server.rest.response_store import ResponseStore
+from omni_server.rest.responses import responses_router
 from omni_server.rest.speech import speech_router
 from omni_server.rest.transcriptions import transcriptions_router
 from omni_server.rest.voices import consents_router, voices_router
@@ -53,6 +55,7 @@ def create_app(
     app.add_middleware(Patience, seconds=settings.reader_seconds)
     app.include_router(chat_router(door))
     app.include_router(completions_router(door))
+    app.include_router(responses_router(door, ResponseStore()))
     app.include_router(speech_router(door))
     app.include_router(transcriptions_router(door))
     app.include_router(images_router(door))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from omni_server.door import Door
 from omni_server.errors import RequestError
 from omni_server.rest.chat_wire import (
     Audio,
+    AudioOut,
     ChatMessage,
     ChatRequest,
     Image,
@@ -50,7 +52,7 @@ def chat_request(chat: ChatRequest, request_id: str, door: Door) -> Request:
         ),
         tools=() if chat.tool_choice == "none" else tuple(tool.model_dump(exclude_none=True) for tool in chat.tools or ()),
         thinking=Thinking(_thinks(chat), chat.thinking_token_budget),
-        decode=DecodeOptions(voice=_voice(chat), seed=chat.seed),
+        decode=DecodeOptions(voice=voice_of(chat.audio, chat.modalities), seed=chat.seed),
     )
 
 
@@ -85,10 +87,10 @@ def _max_tokens(chat: ChatRequest) -> int | None:
     return None if limit == -1 else limit
 
 
-def _voice(chat: ChatRequest) -> str | None:
-    if chat.audio is None or Modality.AUDIO not in (chat.modalities or ()):
+def voice_of(audio: AudioOut | None, modalities: Sequence[str] | None) -> str | None:
+    if audio is None or Modality.AUDIO not in (modalities or ()):
         return None
-    voice = chat.audio.voice
+    voice = audio.voice
     return voice.id if isinstance(voice, VoiceId) else voice
 
 
@@ -111,16 +113,18 @@ def _message(message: ChatMessage, param: str, door: Door) -> Message:
 
 def _calls(message: ChatMessage, param: str) -> Iterator[ToolCall]:
     for place, call in enumerate(message.tool_calls or ()):
-        try:
-            arguments = json.loads(call.function.arguments or "{}")
-        except ValueError:
-            arguments = None
-        if not isinstance(arguments, dict):
-            raise RequestError(
-                f"`{param}.tool_calls[{place}].function.arguments` is {shown(call.function.arguments)}; expected a JSON object",
-                param=f"{param}.tool_calls[{place}].function.arguments",
-            )
-        yield ToolCall(call.function.name, arguments)
+        function = call.function
+        yield ToolCall(function.name, call_arguments(function.arguments, f"{param}.tool_calls[{place}].function.arguments"))
+
+
+def call_arguments(text: str, param: str) -> Mapping[str, Any]:
+    try:
+        arguments = json.loads(text or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise RequestError(f"`{param}` is {shown(text)}; expected a JSON object", param=param)
+    return arguments
 
 
 def _parts(message: ChatMessage, param: str, door: Door) -> Iterator[Part]:

@@ -59,17 +59,20 @@ async def send_stream(send: Send, pieces: AsyncGenerator[bytes, None], headers: 
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def send_events(send: Send, bodies: AsyncGenerator[dict[str, Any], None], ending: bytes = b"") -> None:
-    """Server-sent events, and `ending` after them where all went well. What goes wrong midway is the last event."""
-    await send_stream(send, _lines(bodies, ending), lambda: EVENT_STREAM)
+async def send_events(
+    send: Send, bodies: AsyncGenerator[dict[str, Any], None], ending: bytes = b"", *, named: bool = False
+) -> None:
+    """Server-sent events, and `ending` after them where all went well. What goes wrong midway is the last event. `named`: the
+    type of each stands before it too."""
+    await send_stream(send, _lines(bodies, ending, named=named), lambda: EVENT_STREAM)
 
 
-async def _lines(bodies: AsyncGenerator[dict[str, Any], None], ending: bytes) -> AsyncGenerator[bytes, None]:
+async def _lines(bodies: AsyncGenerator[dict[str, Any], None], ending: bytes, *, named: bool) -> AsyncGenerator[bytes, None]:
     begun = False
     try:
         async with aclosing(bodies):
             async for body in bodies:
-                yield _line(body)
+                yield (f"event: {body['type']}\n".encode() if named else b"") + _line(body)
                 begun = True
         if ending:
             yield ending

@@ -1,16 +1,21 @@
-"""Chat and completions on the real engine, through the stock client: what only an engine can show."""
+"""Chat, completions and responses on the real engine, through the stock client: what only an engine can show."""
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
+import PIL.Image
 import pytest
 
+from omni.v1 import content_pb2, omni_service_pb2
 from omni_server.text import TextCodec
 from tests.conftest import RealServer
+from tests.rpc.doors import rpc_client
 
 MODEL = "omni-tiny"
 
@@ -112,3 +117,57 @@ async def test_completions(client: openai.AsyncOpenAI, server: RealServer) -> No
     stopped = await client.completions.create(prompt=words, stop=stop, **options)
     assert stopped.choices[0].text == text[: text.index(stop)] and stopped.choices[0].finish_reason == "stop"
     assert whole.usage is not None and whole.usage.prompt_tokens == len(codec.encode_user(words))
+
+
+async def test_the_same_seed_says_the_same_at_every_door(client: openai.AsyncOpenAI, server: RealServer) -> None:
+    """Would catch a door that changes the prompt, the seed or the sampling on its way: chat, responses and gRPC, streamed and
+    not, on a first turn and on one that goes on."""
+    sampled: Any = {"temperature": 1.3, "top_p": 0.95}
+    options: Any = {"model": MODEL, "max_output_tokens": 16, **sampled, "extra_body": {"seed": 11}}
+    words, more = "what is a fox?", "and an owl?"
+    said = (await chat(client, words, seed=11, max_tokens=16, **sampled)).choices[0].message.content
+    first = await client.responses.create(input=words, **options)
+    assert first.output_text == said != ""
+    async with client.responses.stream(input=words, **options) as stream:
+        assert (await stream.get_final_response()).output_text == said
+    message = content_pb2.Message(role=content_pb2.ROLE_USER, parts=[content_pb2.Part(text=words)])
+    sampling = content_pb2.Sampling(seed=11, max_tokens=16, **sampled)
+    async with rpc_client(server.pipeline) as rpc:
+        call = rpc.stub.Generate(omni_service_pb2.GenerateRequest(messages=[message], sampling=sampling))
+        replies = [reply async for reply in call]
+    assert "".join(reply.text_delta.text for reply in replies if reply.HasField("text_delta")) == said
+    history: Any = [*turn("user", words), *turn("assistant", said), *turn("user", more)]
+    second = await client.responses.create(input=more, previous_response_id=first.id, **options)
+    plain = await client.chat.completions.create(model=MODEL, messages=history, seed=11, max_tokens=16, **sampled)
+    assert second.output_text == plain.choices[0].message.content
+    assert second.usage is not None and plain.usage is not None
+    assert second.usage.input_tokens == plain.usage.prompt_tokens
+
+
+def turn(role: str, words: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": words}]
+
+
+async def test_a_response_in_every_modality(client: openai.AsyncOpenAI) -> None:
+    """Would catch a picture, its previews or a voice that the pipeline makes and that no event tells."""
+    tool: Any = {"type": "image_generation", "partial_images": 1}
+    spoken = {"modalities": ["text", "audio"], "audio": {"format": "pcm16", "voice": "heart"}, "seed": 1}
+    stream: Any = await client.responses.create(
+        model=MODEL, input="draw a fox and say it", tools=[tool], temperature=0, stream=True, extra_body=spoken
+    )
+    events = [event async for event in stream]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    whole = events[-1].response
+    assert events[-1].type == "response.completed"
+    (drawn,) = [item for item in whole.output if item.type == "image_generation_call"]
+    image = PIL.Image.open(io.BytesIO(base64.b64decode(drawn.result)))
+    assert f"{image.width}x{image.height}" == drawn.size
+    partial = [event for event in events if event.type == "response.image_generation_call.partial_image"]
+    assert len(partial) == 1
+    sound = b"".join(base64.b64decode(event.delta) for event in events if event.type == "response.audio.delta")
+    assert len(sound) > 1000
+    told = "".join(event.delta for event in events if event.type == "response.audio.transcript.delta")
+    assert told == whole.output_text != ""
+    assert whole.usage.output_tokens_details.audio_tokens > 0
+    again = await client.responses.create(model=MODEL, input="what is this?", previous_response_id=whole.id, temperature=0)
+    assert again.usage is not None and again.usage.input_tokens_details.image_tokens > 0  # type: ignore[attr-defined]
