@@ -24,6 +24,12 @@ def current_account() -> Account | None:
     return _account.get()
 
 
+def current_owner() -> str:
+    """Whose is what is made here; empty where nobody needs a key."""
+    account = _account.get()
+    return account.name if account is not None else ""
+
+
 def bearer(authorization: str) -> str | None:
     """The key in an `Authorization` header, or in gRPC's metadata of that name."""
     found = BEARER.fullmatch(authorization)

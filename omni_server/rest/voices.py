@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from fastapi.requests import Request as HttpRequest
 from pydantic import BaseModel, Field
 
-from omni_server.access import current_account
+from omni_server.access import current_owner
 from omni_server.cloned_voices import ClonedVoice, Consent
 from omni_server.door import Door
 from omni_server.errors import MediaTooLarge, ModalityUnavailable, RequestError
@@ -56,7 +56,7 @@ def voices_router(door: Door) -> APIRouter:
             {"id": name, "object": "audio.voice", "name": name, "created_at": door.opened_at, "type": "built_in"}
             for name in door.pipeline.checkpoint.voices
         ]
-        data = [*map(voice_body, kept.voices(_owner())), *built_in]
+        data = [*map(voice_body, kept.voices(current_owner())), *built_in]
         return {"object": "list", "data": data, "has_more": False}
 
     @router.post("", openapi_extra={"requestBody": _form(VoiceRequest, "audio_sample")})
@@ -71,12 +71,12 @@ def voices_router(door: Door) -> APIRouter:
         sample, fields = await read_file_form(request, door.settings.max_body_bytes, "audio_sample")
         asked = read_form(VoiceRequest, fields)
         speech = await door.pipeline.speech(MediaSource("audio_sample", data=sample))
-        voice = await asyncio.to_thread(kept.add_voice, _owner(), asked.name, asked.consent, speech, "audio_sample")
+        voice = await asyncio.to_thread(kept.add_voice, current_owner(), asked.name, asked.consent, speech, "audio_sample")
         return voice_body(voice)
 
     @router.delete("/{voice}")
     async def delete_voice(voice: str) -> Body:
-        await asyncio.to_thread(kept.delete_voice, _owner(), voice)
+        await asyncio.to_thread(kept.delete_voice, current_owner(), voice)
         return {"id": voice, "object": "audio.voice.deleted", "deleted": True}
 
     return router
@@ -89,7 +89,7 @@ def consents_router(door: Door) -> APIRouter:
 
     @router.get("", openapi_extra={"parameters": query})
     async def list_consents(request: HttpRequest) -> Body:
-        return page(kept.consents(_owner()), read_form(Page, dict(request.query_params)))
+        return page(kept.consents(current_owner()), read_form(Page, dict(request.query_params)))
 
     @router.post("", openapi_extra={"requestBody": _form(ConsentRequest, "recording")})
     async def create_consent(request: HttpRequest) -> Body:
@@ -101,22 +101,22 @@ def consents_router(door: Door) -> APIRouter:
                 f"`recording` holds `{len(recording)}` bytes; expected at most {LARGEST_RECORDING}", param="recording"
             )
         await door.pipeline.speech(MediaSource("recording", data=recording))  # raises where it is none
-        return consent_body(await asyncio.to_thread(kept.add_consent, _owner(), asked.name, asked.language, recording))
+        return consent_body(await asyncio.to_thread(kept.add_consent, current_owner(), asked.name, asked.language, recording))
 
     @router.get("/{consent}")
     async def retrieve_consent(consent: str) -> Body:
-        return consent_body(kept.consent(_owner(), consent))
+        return consent_body(kept.consent(current_owner(), consent))
 
     change = {"content": {"application/json": {"schema": ConsentChange.model_json_schema()}}, "required": True}
 
     @router.post("/{consent}", openapi_extra={"requestBody": change})
     async def update_consent(consent: str, request: HttpRequest) -> Body:
         asked = read_json(ConsentChange, await read_body(request, door.settings.max_body_bytes))
-        return consent_body(await asyncio.to_thread(kept.rename_consent, _owner(), consent, asked.name))
+        return consent_body(await asyncio.to_thread(kept.rename_consent, current_owner(), consent, asked.name))
 
     @router.delete("/{consent}")
     async def delete_consent(consent: str) -> Body:
-        await asyncio.to_thread(kept.delete_consent, _owner(), consent)
+        await asyncio.to_thread(kept.delete_consent, current_owner(), consent)
         return {"id": consent, "object": "audio.voice_consent", "deleted": True}
 
     return router
@@ -141,11 +141,6 @@ def voice_body(voice: ClonedVoice) -> Body:
 def consent_body(consent: Consent) -> Body:
     facts = {"id": consent.id, "object": "audio.voice_consent", "name": consent.name}
     return {**facts, "language": consent.language, "created_at": consent.created_at}
-
-
-def _owner() -> str:
-    account = current_account()
-    return account.name if account is not None else ""
 
 
 def _check_cloner(door: Door) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 
 from omni.v1 import omni_service_pb2, omni_service_pb2_grpc
+from omni_server.access import current_owner
 from omni_server.door import Door
 from omni_server.errors import DecodeFailed, OmniError, OutOfOrder, RequestError
 from omni_server.instruction import check_model
@@ -102,8 +103,9 @@ class OmniService(omni_service_pb2_grpc.OmniServiceServicer):
     ) -> omni_service_pb2.ListVoicesResponse:
         if request.model:
             check_model(self._door, request.model)
-        voices = [omni_service_pb2.Voice(name=name) for name in self._door.pipeline.checkpoint.voices]
-        return omni_service_pb2.ListVoicesResponse(voices=voices)
+        own = [voice.id for voice in self._door.pipeline.cloned.voices(current_owner())]
+        names = [*own, *self._door.pipeline.checkpoint.voices]
+        return omni_service_pb2.ListVoicesResponse(voices=[omni_service_pb2.Voice(name=name) for name in names])
 
 
 @asynccontextmanager

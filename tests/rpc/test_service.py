@@ -35,6 +35,7 @@ from omni_server.types import (
 )
 from tests.doubles import Forever, ScriptedPipeline
 from tests.rpc.doors import error_info, rpc_client
+from tests.test_cloned_voices import add
 
 TONE = (np.sin(np.arange(2400) / 12) * 0.5).astype(np.float32)
 DONE = Done("stop", Usage(prompt_tokens=7, completion_tokens=9, completion_audio_tokens=3), {"prompt": 0.01, "total": 1.5})
@@ -168,12 +169,14 @@ async def test_synthesize_streams_in_every_format(encoding: int) -> None:
 
 
 async def test_models_and_voices_are_listed() -> None:
-    """Would catch a client that cannot find out what to ask for."""
-    async with rpc_client(ScriptedPipeline()) as client:
+    """Would catch a client that cannot find out what to ask for, or finds the voices of others."""
+    pipeline = ScriptedPipeline()
+    mine, _hers = add(pipeline.cloned, ""), add(pipeline.cloned, "ann")
+    async with rpc_client(pipeline) as client:
         (model,) = (await client.stub.ListModels(omni_service_pb2.ListModelsRequest())).models
         voices = (await client.stub.ListVoices(omni_service_pb2.ListVoicesRequest())).voices
     assert model.name == "omni-scripted" and len(model.modalities_in) == 3 and model.sample_rate_hertz == 24000
-    assert [voice.name for voice in voices] == ["mint", "sage"]
+    assert [each.name for each in voices] == [mine.id, "mint", "sage"]
 
 
 def all_errors(kind: type[OmniError]) -> list[type[OmniError]]:
