@@ -47,6 +47,9 @@ from omni_server.watch import Watch
 
 LEAVE_SECONDS = 5.0  # that a lane gets to come out of its model before the process ends around it
 
+# Values in a schema. The engine takes a time to work one out that grows faster than its size, and cannot be told to stop.
+LARGEST_FORM = 2000
+
 
 class Pipeline:
     """One checkpoint, ready to answer. Everything it needs is handed to it by app.py."""
@@ -229,7 +232,10 @@ class Pipeline:
 
 
 def _check_form(request: Request) -> None:
-    """A form holds for every letter of a reply, so nothing else can stand in it."""
+    """A form holds for every letter of a reply, so nothing else can stand in it; and the engine has to work it out first."""
+    size = _values(request.sampling.form)
+    if size > LARGEST_FORM:
+        raise RequestError(f"the schema holds `{size}` values; expected at most {LARGEST_FORM}", param="response_format")
     media = sorted(request.modalities - {Modality.TEXT})
     if media:
         raise RequestError(
@@ -243,6 +249,11 @@ def _check_form(request: Request) -> None:
             "the reply is to be JSON and to have thoughts; expected a `thinking_token_budget` with them",
             param="response_format",
         )
+
+
+def _values(form: Any) -> int:
+    inner = form.values() if isinstance(form, dict) else form if isinstance(form, list) else ()
+    return 1 + sum(_values(value) for value in inner)
 
 
 def _listed(names: Any) -> str:

@@ -377,10 +377,12 @@ async def test_likelihoods_go_with_the_text_of_their_tokens(checkpoint: Checkpoi
     [
         ({"modalities": frozenset({Modality.TEXT, Modality.IMAGE})}, "`text` alone"),
         ({"thinking": Thinking(wanted=True)}, "`thinking_token_budget`"),
+        ({"sampling": Sampling(form={"enum": ["x"] * 2000})}, "`2002` values"),
     ],
 )
 async def test_a_form_leaves_no_room_for_anything_else(checkpoint: Checkpoint, changes: dict[str, Any], says: str) -> None:
-    """Would catch a picture or thoughts that the engine cannot make under a schema, and that end as broken JSON."""
+    """Would catch a picture or thoughts that the engine cannot make under a schema, and that end as broken JSON; and a schema
+    that keeps the engine busy for minutes."""
     backbone = ScriptedBackbone([104])
     fields = {"modalities": frozenset({Modality.TEXT}), "sampling": Sampling(form={"type": "object"})} | changes
     with pytest.raises(RequestError, match=says) as caught:

@@ -21,6 +21,7 @@ from omni_server.rest.images import images_router
 from omni_server.rest.media import media_router
 from omni_server.rest.metrics import metrics_router
 from omni_server.rest.models import models_router
+from omni_server.rest.openapi import DescribedApp
 from omni_server.rest.patience import Patience
 from omni_server.rest.response_store import ResponseStore
 from omni_server.rest.responses import responses_router
@@ -49,7 +50,7 @@ def create_app(
         yield
         await door.media.close()
 
-    app = FastAPI(title="omni-server", version=__version__, lifespan=lifespan)
+    app = DescribedApp(title="omni-server", version=__version__, lifespan=lifespan)
     access_gate.install(app, door)
     errors.install(app)
     app.add_middleware(Patience, seconds=settings.reader_seconds)

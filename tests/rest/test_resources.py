@@ -82,4 +82,5 @@ async def test_openapi_tells_the_body() -> None:
     async with door(ScriptedPipeline()) as client:
         document = (await client.get("/openapi.json")).json()
     body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]
-    assert "messages" in body["content"]["application/json"]["schema"]["properties"]
+    name = body["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert "messages" in document["components"]["schemas"][name]["properties"]

@@ -18,6 +18,7 @@ from tests.conftest import RealServer
 from tests.rpc.doors import rpc_client
 
 MODEL = "omni-tiny"
+MULTIPLE = {"type": "object", "properties": {"a": {"type": "integer", "multipleOf": 3}}}
 
 
 @pytest.fixture
@@ -73,6 +74,7 @@ async def test_a_schema_holds(client: openai.AsyncOpenAI) -> None:
     ("fields", "says"),
     [
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "fox"}}}}, "schema"),
+        ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": MULTIPLE}}}, "not supported"),
         ({"response_format": {"type": "json_object"}, "modalities": ["text", "image"]}, "`text` alone"),
         ({"logit_bias": {"999999": 1}}, "logit_bias"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "has not learned to call tools"),
