@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from omni_server.admission import Admission, Place, Scarce, Wish
-from omni_server.call import Call, under
+from omni_server.call import Call, current_call, under
 from omni_server.checkpoint import Checkpoint
 from omni_server.errors import DeadlineExceeded, Overloaded
 from omni_server.gate import Gate, kind_of
 from omni_server.pipeline import Pipeline
 from omni_server.reply import MOST_CODES
+from omni_server.rest.errors import Calls
 from omni_server.types import AudioDelta, DecodeOptions, Done, Modality, Request
 from tests.doubles import ScriptedBackbone
 from tests.rest.scripts import ask, door
@@ -128,6 +130,38 @@ async def test_a_first_sound_that_cannot_be_in_time_is_refused(checkpoint: Check
         admission.ask(Wish({Scarce.REPLIES: 1}, "other", lambda number=number: number), time.monotonic())  # type: ignore[misc]
     with under(Call("r1", first_audio_within=4.0)), pytest.raises(Overloaded):
         await collect(pipeline, request(modalities=SPOKEN))
+
+
+async def test_a_promise_that_was_broken_is_counted(checkpoint: Checkpoint) -> None:
+    """Would catch a server that keeps no account of the times it misses."""
+    pipeline, _, _ = speaking(checkpoint, hurries=False)
+    with under(Call("r1", first_audio_within=1e-6)):  # of this kind nothing is known, so it is tried
+        assert isinstance((await collect(pipeline, request(modalities=SPOKEN)))[-1], Done)
+    assert 'omni_first_audio_deadlines_total{met="no"} 1.0' in pipeline.measures.exposition().decode()
+
+
+async def test_a_socket_is_a_call_too(checkpoint: Checkpoint) -> None:
+    """Would catch a live conversation whose log lines name no request, and a time that is no time and passes for none."""
+    calls: list[Call | None] = []
+    sent: list[Mapping[str, Any]] = []
+
+    async def app(scope: object, receive: object, send: object) -> None:
+        calls.append(current_call())
+
+    async def send(message: Mapping[str, Any]) -> None:
+        sent.append(message)
+
+    async def receive() -> Mapping[str, Any]:
+        return {"type": "websocket.connect"}
+
+    door = Calls(app)
+    headers = [(b"x-request-id", b"mine"), (b"x-first-audio-by-ms", b"500"), (b"x-request-timeout-ms", b"9000")]
+    await door({"type": "websocket", "headers": headers}, receive, send)
+    (call,) = calls
+    assert call is not None
+    assert (call.request_id, call.first_audio_within, call.deadline) == ("mine", 0.5, None)
+    await door({"type": "websocket", "headers": [(b"x-first-audio-by-ms", b"soon")]}, receive, send)
+    assert len(calls) == 1 and sent[0]["type"] == "websocket.close" and "soon" in sent[0]["reason"]
 
 
 async def test_the_answer_says_how_the_first_sound_was_met(checkpoint: Checkpoint) -> None:
