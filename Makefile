@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo serve test test-profiles check fuzz bench protos protos-released evaluate clean
+.PHONY: install demo serve test test-profiles check fuzz bench soak protos protos-released evaluate clean
 
 install: $(VENV)/.installed
 
@@ -49,6 +49,9 @@ bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.speech
 	$(BIN)/python -m bench.idle
 	$(BIN)/python -m bench.overload
+
+soak: install  ## 20 minutes of mixed work, and whether memory, handles and tasks stay flat; `make soak MINUTES=2` tries it out
+	$(BIN)/python -m bench.soak --minutes $(or $(MINUTES),20)
 
 protos: install  ## write the stubs after a change in protos/
 	$(BIN)/python protos/generate.py

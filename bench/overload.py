@@ -20,6 +20,7 @@ from typing import Any
 
 import uvicorn
 
+from bench import revival
 from bench.serving import MODEL
 from omni_server.app import open_pipeline
 from omni_server.config import read_settings
@@ -110,6 +111,7 @@ async def main() -> None:
             before = after
         server.should_exit = True
         await task
+    await revival.main()
 
 
 if __name__ == "__main__":

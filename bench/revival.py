@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -28,16 +29,29 @@ LONG: dict[str, Any] = {
 }
 
 
-async def start() -> tuple[asyncio.subprocess.Process, str, float]:
-    """The server, its address, and the seconds until it said that it is ready."""
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A server, its addresses, and the seconds until it said that it is ready."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    rpc: str
+    seconds: float
+
+
+async def start() -> Started:
     began = time.perf_counter()
     command = (sys.executable, "-m", "omni_server", "serve", "--port", "0")
     pipe, null = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
     server = await asyncio.create_subprocess_exec(*command, stdout=pipe, stderr=null)
     assert server.stdout is not None
+    rpc = ""
     async for line in server.stdout:
+        address = line.decode().split()[-1]
+        if b"answers gRPC on" in line:
+            rpc = address
         if b"is ready on" in line:
-            return server, line.decode().split()[-1], time.perf_counter() - began
+            return Started(server, address, rpc, time.perf_counter() - began)
     raise RuntimeError("the server did not start")
 
 
@@ -59,13 +73,13 @@ async def answered(http: httpx.AsyncClient) -> bool:
     return (await http.post("/v1/chat/completions", json=LONG | {"max_completion_tokens": 4})).status_code == 200
 
 
-async def measure(server: asyncio.subprocess.Process, http: httpx.AsyncClient, cold: float) -> None:
+async def measure(server: Started, http: httpx.AsyncClient) -> None:
     await answered(http)
     begun = asyncio.Semaphore(0)
     tasks = [asyncio.create_task(told(http, begun)) for _ in range(OPEN)]
     for _ in range(5 * OPEN):
         await begun.acquire()
-    (engine,) = [child for child in psutil.Process(server.pid).children() if "EngineCore" in child.name()]
+    (engine,) = [child for child in psutil.Process(server.process.pid).children() if "EngineCore" in child.name()]
     killed = time.perf_counter()
     engine.send_signal(signal.SIGKILL)
     endings = await asyncio.gather(*tasks)
@@ -75,17 +89,17 @@ async def measure(server: asyncio.subprocess.Process, http: httpx.AsyncClient, c
     while not await answered(http):
         await asyncio.sleep(0.1)
     back = time.perf_counter() - killed
-    print(f"SIGKILL to serving again over a cold start: {back / cold:.2f} ({back:.1f} s over {cold:.1f} s)")
+    print(f"SIGKILL to serving again over a cold start: {back / server.seconds:.2f} ({back:.1f} s over {server.seconds:.1f} s)")
 
 
 async def main() -> None:
-    server, url, cold = await start()
+    server = await start()
     try:
-        async with httpx.AsyncClient(base_url=url, timeout=300) as http:
-            await measure(server, http, cold)
+        async with httpx.AsyncClient(base_url=server.url, timeout=300) as http:
+            await measure(server, http)
     finally:
-        server.terminate()
-        await server.wait()
+        server.process.terminate()
+        await server.process.wait()
 
 
 if __name__ == "__main__":

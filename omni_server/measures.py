@@ -3,6 +3,7 @@ with `omni_`."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
@@ -36,6 +37,8 @@ class Measures:
     def __init__(self, model: str = "") -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
+        tasks = Gauge("omni_tasks", "Tasks of the event loop; a number that only grows is a leak.", registry=registry)
+        tasks.set_function(lambda: len(asyncio.all_tasks()))
         model_name = ["model_name"]
         self._model = model
         self.running = Gauge("vllm:num_requests_running", "Replies that are being made.", model_name, registry=registry).labels(
@@ -123,7 +126,7 @@ class Measures:
             self._held.labels(thing).set_function(partial(admission.held, thing))
 
     def exposition(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Everything, in Prometheus' text format. On the event loop."""
         return generate_latest(self._registry)
 
 
