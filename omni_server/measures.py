@@ -3,7 +3,6 @@ with `omni_`."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
@@ -37,8 +36,7 @@ class Measures:
     def __init__(self, model: str = "") -> None:
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        tasks = Gauge("omni_tasks", "Tasks of the event loop; a number that only grows is a leak.", registry=registry)
-        tasks.set_function(lambda: len(asyncio.all_tasks()))
+        self.tasks = Gauge("omni_tasks", "Tasks of the event loop; a number that only grows is a leak.", registry=registry)
         model_name = ["model_name"]
         self._model = model
         self.running = Gauge("vllm:num_requests_running", "Replies that are being made.", model_name, registry=registry).labels(
@@ -126,7 +124,7 @@ class Measures:
             self._held.labels(thing).set_function(partial(admission.held, thing))
 
     def exposition(self) -> bytes:
-        """Everything, in Prometheus' text format. On the event loop."""
+        """Everything, in Prometheus' text format."""
         return generate_latest(self._registry)
 
 

@@ -145,6 +145,7 @@ async def test_rest_tells_the_stages(checkpoint: Checkpoint) -> None:
         metrics = await client.get("/metrics")
     assert "server-timing" not in wrong.headers and "server-timing" not in models.headers
     assert metrics.headers["content-type"].startswith("text/plain") and "omni_rejections_total" in metrics.text
+    assert "\nomni_tasks 0.0" not in metrics.text and "\nomni_tasks " in metrics.text
     call = Call("r1")
     with under(call):
         await collect(pipeline, request())

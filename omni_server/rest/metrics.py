@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from fastapi import APIRouter
 from fastapi.responses import Response
 
@@ -14,6 +16,7 @@ def metrics_router(door: Door) -> APIRouter:
 
     @router.get("/metrics")
     async def metrics() -> Response:
+        door.pipeline.measures.tasks.set(len(asyncio.all_tasks()))
         return Response(door.pipeline.measures.exposition(), headers={"content-type": CONTENT_TYPE})
 
     return router
