@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 
-.PHONY: install demo serve test test-profiles check fuzz bench soak protos protos-released evaluate clean
+.PHONY: install demo serve test test-profiles check fuzz conformance bench soak protos protos-released evaluate clean
 
 install: $(VENV)/.installed
 
@@ -41,6 +41,9 @@ test-profiles: install  ## an engine for each kind of published model, in miniat
 
 fuzz: install  ## 10,000 malformed requests on every wire, beside good traffic
 	$(BIN)/python -m tests.fuzz.run --requests 10000
+
+conformance: install  ## drive a server with stock clients, each in an environment of its own; writes docs/conformance.md
+	$(BIN)/python -m tests.conformance.run
 
 bench: install  ## print every figure of bench/RESULTS.md
 	$(BIN)/python -m bench.serving

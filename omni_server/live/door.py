@@ -75,7 +75,8 @@ def live_router(door: Door, ears: Ears) -> APIRouter:
             await socket.close()
             return
         async with session:
-            await Conversation(session, live, door).carry(socket, event_id)
+            with door.pipeline.drain.told(session.go_away):
+                await Conversation(session, live, door).carry(socket, event_id)
 
     return router
 

@@ -17,6 +17,7 @@ from omni_server.realtime.held import Body, Sound
 from omni_server.realtime.items import new_id
 from omni_server.realtime.ledger import milliseconds
 from omni_server.turns import (
+    GoAway,
     Interrupted,
     ResponseDone,
     ResponsePart,
@@ -81,6 +82,9 @@ class LiveWriter:
                 self.seconds += seconds
             case ResponseDone():
                 yield from self._done(event)
+            case GoAway(seconds=seconds):
+                told = f"the server is stopping and ends this session in {seconds:g} seconds"
+                yield Due(live_event("info", code="server_stopping", message=told))
             case _:
                 pass
 

@@ -139,6 +139,16 @@ async def test_what_the_application_says_in_between() -> None:
     assert told == [TextPart("be brief\ndinner is ready"), TextPart("be brief\nbe loud")]
 
 
+async def test_who_talks_hears_that_the_server_stops() -> None:
+    """Would catch a session that ends in the middle of a word."""
+    pipeline = ScriptedPipeline(*spoken())
+    async with started(pipeline) as live:
+        await live.until("session.started")
+        pipeline.drain.begin(5.0)
+        told = await live.until("info")
+    assert told.code == "server_stopping" and "5 seconds" in told.message
+
+
 @pytest.mark.parametrize(
     ("message", "param", "ends"),
     [

@@ -169,6 +169,25 @@ async def test_how_a_response_can_end() -> None:
     assert (failed.response.status, failed.response.status_details.error.code) == ("failed", "decode_failed")
 
 
+async def test_a_turn_that_cannot_be_answered_is_forgotten() -> None:
+    """Would catch one bad recording that makes every later answer fail, or a client that still counts on it."""
+    pipeline = ScriptedPipeline(Failed(DecodeFailed("no")))
+    async with calling(pipeline) as call:
+        await call.hear(TURN)
+        deleted = await call.until("conversation.item.deleted")
+        assert (await call.until("response.done")).response.status == "failed"
+        pipeline.script = spoken()
+        await call.say("hello")
+        await call.connection.response.create()
+        await call.until("response.done")
+    assert deleted.item_id == call.only("input_audio_buffer.committed")[0].item_id
+    assert pipeline.requests[-1].messages[0].parts == (TextPart("hello"),)
+
+
+def update(field: str) -> str:
+    return f'{{"type": "session.update", "event_id": "e", "session": {{{field}}}}}'
+
+
 @pytest.mark.parametrize(
     ("message", "param", "part"),
     [
@@ -186,6 +205,17 @@ async def test_how_a_response_can_end() -> None:
             '{"type": "session.update", "event_id": "e", "session": {"audio": {"input": {"format": {"type": "mp3"}}}}}',
             "session.audio.input.format.type",
             "audio/pcm",
+        ),
+        (update('"prompt": {"id": "p"}'), "session.prompt", "left out"),
+        (update('"include": ["item.input_audio_transcription.logprobs"]'), "session.include", "left out"),
+        (update('"truncation": "disabled"'), "session.truncation", "auto"),
+        (update('"tool_choice": "required"'), "session.tool_choice", "auto"),
+        (update('"tools": [{"type": "mcp", "server_label": "x"}]'), "session.tools[0].type", "function"),
+        (update('"type": "transcription"'), "session.type", "realtime"),
+        (
+            update('"audio": {"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}}'),
+            "session.audio.input.turn_detection.idle_timeout_ms",
+            "left out",
         ),
         ('{"type": "input_audio_buffer.append", "event_id": "e", "audio": "=!"}', "audio", "base64"),
         ('{"type": "input_audio_buffer.append", "event_id": "e", "audio": "AAAA"}', "audio", "whole samples"),

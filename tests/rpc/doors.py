@@ -14,6 +14,7 @@ from grpc_status.rpc_status import aio as status_of_call
 from omni.v1 import omni_service_pb2_grpc
 from omni_server.config import Settings
 from omni_server.door import Door
+from omni_server.drain import Drain
 from omni_server.rpc import RpcServer
 from omni_server.vad import SileroEars
 
@@ -39,6 +40,7 @@ async def rpc_client(pipeline: Any, settings: Settings | None = None, credential
             yield Client(server, channel, omni_service_pb2_grpc.OmniServiceStub(channel))  # type: ignore[no-untyped-call]
     finally:
         await server.drain(0.0)
+        pipeline.drain = Drain()  # a door's end is the server's end; in tests the pipeline has other doors yet
 
 
 async def error_info(call: Any) -> tuple[grpc.StatusCode, str, error_details_pb2.ErrorInfo, bool]:
