@@ -39,7 +39,13 @@ MadeOf = Callable[[dict[str, Any], memoryview], Made]
 LENGTH = struct.Struct("<I")  # of a description
 LONGEST_DESCRIPTION = 1 << 16
 ERRORS = {kind.__name__: kind for kind in (MediaError, MediaTooLarge)}
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+# One thread each. Memory that is freed is kept for the next medium: to get fresh pages takes longer than most decoding.
+HABITS = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(128 << 20),
+}
 
 
 def describe(channel: socket.socket, description: dict[str, Any], *files: int) -> None:
@@ -98,7 +104,7 @@ def environment() -> dict[str, str]:
     """Nothing that an operator has told the server, such as keys: a decoder that was taken over finds none of it."""
     kept = ("PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
     path = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    return {name: os.environ[name] for name in kept if name in os.environ} | {"PYTHONPATH": path} | ONE_THREAD
+    return {name: os.environ[name] for name in kept if name in os.environ} | {"PYTHONPATH": path} | HABITS
 
 
 class Quarantine:
