@@ -18,6 +18,7 @@ from omni_server.audio_format import encode
 from omni_server.config import Settings
 from omni_server.types import AudioDelta, Modality, SpanOpened
 from tests.doubles import Forever, ScriptedPipeline
+from tests.realtime.doors import calling
 from tests.rest.scripts import done, door, served, words
 from tests.rest.worded import worded
 from tests.rpc.doors import rpc_client
@@ -65,6 +66,17 @@ async def test_a_client_of_grpc_that_stops_reading_is_given_up() -> None:
         await call.read()
         await until_left(pipeline)
         assert pipeline.running == 0
+
+
+async def test_a_live_client_that_stops_reading_is_given_up() -> None:
+    """Would catch a conversation over a WebSocket that nobody hears, and that holds its answer's place for ever."""
+    pipeline = ScriptedPipeline(*LONG)
+    async with calling(pipeline, settings=Settings(reader_seconds=0.5)) as call:
+        await call.say("hi")
+        await call.connection.response.create()
+        await until_left(pipeline)
+        assert pipeline.running == 0
+        call.connection._connection.transport.abort()  # its closing words would wait behind what it has not read
 
 
 async def test_a_client_that_reads_slowly_gets_everything() -> None:
