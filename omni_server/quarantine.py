@@ -162,7 +162,9 @@ class Quarantine:
 
 def answer_of(channel: socket.socket, asked: dict[str, Any], file: int, most: int, made_of: MadeOf[Made]) -> Made:
     describe(channel, asked, file)
-    said, _ = described(channel)
+    said, files = described(channel)
+    for unasked in files:
+        os.close(unasked)
     if "error" in said:
         raise ERRORS.get(said["error"], MediaError)(said["message"], param=asked["param"])
     if not 0 <= said["size"] <= most:

@@ -165,9 +165,11 @@ def test_a_decoder_that_tells_what_cannot_be_is_not_believed(said: dict[str, int
     """Catches memory of the server that a taken-over decoder can fill or read."""
     server, decoder = socket.socketpair()
     with server, decoder, quarantine.shared_memory(PICTURE, 100) as file:
-        quarantine.describe(decoder, said)
+        open_files = len(os.listdir("/proc/self/fd"))
+        quarantine.describe(decoder, said, file)
         with pytest.raises(ValueError):
             quarantine.answer_of(server, {}, file, 100, quarantine.picture_of)
+        assert len(os.listdir("/proc/self/fd")) == open_files, "it can fill the server with open files"
         with pytest.raises(PermissionError):
             os.truncate(file, 1)  # reading what is no longer there would end the server
 
