@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 import json
 import logging
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +23,7 @@ from omni_server.errors import EngineUnavailable, RequestError
 from omni_server.measures import Measures
 from omni_server.pipeline import Pipeline
 from omni_server.timeline import Timeline
-from omni_server.traces import SpanTracer
+from omni_server.traces import SpanTracer, open_tracer
 from omni_server.types import DecodeOptions
 from omni_server.watch import Player, Watch
 from tests.doubles import Forever, ScriptedBackbone, ScriptedDecoder
@@ -242,3 +246,29 @@ def test_the_dashboard_asks_for_what_there_is() -> None:
     shown = {re.sub("_(bucket|sum|count)$", "", word) for word in words}
     ours = {re.sub("_(bucket|sum|count)$", "", name) for name in known if name.startswith(("vllm:", "omni_"))}
     assert not {name for name in ours - shown if not name.endswith("_created")}
+
+
+async def test_spans_reach_a_collector(checkpoint: Checkpoint) -> None:
+    """Would catch a setting that sends traces nowhere, or to another path than the one named."""
+    posted: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posted.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        tracer = open_tracer(f"http://127.0.0.1:{collector.server_port}/v1/traces", "mini")
+        pipeline = build(checkpoint, ScriptedBackbone([104, END]))
+        pipeline._watch = Watch(Measures(), tracer)
+        await collect(pipeline, request())
+        await asyncio.to_thread(tracer.close)
+        collector.shutdown()
+    ((path, body),) = posted
+    spans = gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body
+    assert path == "/v1/traces" and b"chat mini" in spans and b"backbone" in spans
