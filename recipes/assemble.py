@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omni_server.checkpoint import read_checkpoint, write_hashes
+from omni_server.checkpoint import read_checkpoint, sha256_of, write_hashes
 from omni_server.config import EMBEDDED_CHECKPOINT
 from recipes.phrasings import training_phrasings
 
@@ -81,6 +81,12 @@ def assemble(root: Path) -> None:
     checkpoint = read_checkpoint(root)
     size = sum(file.stat().st_size for file in root.rglob("*.safetensors"))
     print(f"{checkpoint.name}: {', '.join(checkpoint.folders)}; {size / 1e6:.1f} MB of weights")
+    if "backbone_draft" in checkpoint.folders:
+        beside = json.loads((root / "backbone_draft" / "config.json").read_text(encoding="utf-8")).get("trained_beside")
+        if beside != sha256_of(root / "backbone" / "model.safetensors"):
+            print(
+                "the draft was trained beside another backbone and is less often right: python -m recipes.train_draft --export"
+            )
 
 
 if __name__ == "__main__":

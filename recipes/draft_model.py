@@ -19,6 +19,7 @@ from transformers.models.llama.modeling_llama import (
     apply_rotary_pos_emb,
 )
 
+from omni_server.checkpoint import sha256_of
 from omni_server.vllm_plugin import DRAFT_ARCHITECTURE, DRAFT_TYPE
 
 
@@ -84,6 +85,7 @@ def export_draft(draft: Draft, backbone: Path, folder: Path, ahead: int) -> None
     config: dict[str, Any] = json.loads((backbone / "config.json").read_text(encoding="utf-8"))
     config |= {"model_type": DRAFT_TYPE, "architectures": [DRAFT_ARCHITECTURE]}
     config |= {"n_predict": 1, "num_nextn_predict_layers": 1, "draft_tokens": ahead}
+    config["trained_beside"] = sha256_of(backbone / "model.safetensors")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     save_file({name: value.half().contiguous() for name, value in draft.state_dict().items()}, folder / "model.safetensors")

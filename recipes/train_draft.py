@@ -203,7 +203,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--steps", type=int, default=3, help="tokens ahead that are learned")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--cases", type=int, default=12, help="of each task in the report")
+    parser.add_argument("--cases", type=int, default=6, help="of each task in the report")
     parser.add_argument("--export", action="store_true", help="into the checkpoint that ships, with its hash")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
-from omni_server.checkpoint import read_checkpoint
+import pytest
+
+from omni_server.checkpoint import read_checkpoint, sha256_of
+from omni_server.config import EMBEDDED_CHECKPOINT
 from omni_server.dialect import PROMPT_SLOTS
 from recipes import assemble
 from tests.facts import write_checkpoint
@@ -22,3 +26,15 @@ def test_wordings_are_trained_and_readable(tmp_path: Path) -> None:
     # Only Korean words are translated: into English, which is what the server asks this wording for.
     assert {name for name, wordings in prompts.items() if set(wordings) != {"en", "ko"}} == {"translation"}
     assert prompts["translation"] == {"ko": "{input} 영어로 번역해줘"}
+
+
+def test_a_draft_of_another_backbone_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a backbone that was trained on beside a draft that was not, with nothing said of it."""
+    root = tmp_path / "embedded"
+    shutil.copytree(EMBEDDED_CHECKPOINT, root)
+    config = root / "backbone_draft" / "config.json"
+    facts = json.loads(config.read_text(encoding="utf-8"))
+    for beside, told in ((sha256_of(root / "backbone" / "model.safetensors"), False), ("0" * 64, True)):
+        config.write_text(json.dumps(facts | {"trained_beside": beside}), encoding="utf-8")
+        assemble.assemble(root)
+        assert ("trained beside another backbone" in capsys.readouterr().out) is told

@@ -101,6 +101,7 @@ def test_exported_as_the_server_reads_it(tmp_path: Path) -> None:
     backbone = tmp_path / "backbone"
     backbone.mkdir()
     (backbone / "config.json").write_text(json.dumps(CONFIG.to_dict()), encoding="utf-8")
+    (backbone / "model.safetensors").write_bytes(b"weights")
     draft, again = Draft(CONFIG), Draft(CONFIG)
     export_draft(draft, backbone, tmp_path / "draft", 2)
     assert draft_tokens(tmp_path / "draft", CONFIG.to_dict()) == 2
