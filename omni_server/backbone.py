@@ -103,8 +103,9 @@ class VllmBackbone:
         del engine  # at interpreter exit its `__del__` would find half of vLLM gone and print a traceback
 
     def _sampling_parameters(self, prompt: Prompt, sampling: Sampling, modalities: frozenset[Modality]) -> Any:
-        from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
+
+        from omni_server.vllm_bias import BiasedSampling
 
         room = self._checkpoint.context_length - len(prompt.token_ids)
         chosen = {
@@ -113,7 +114,7 @@ class VllmBackbone:
             "top_k": sampling.top_k,
             "seed": sampling.seed,
         }
-        return SamplingParams(
+        return BiasedSampling(
             **(self._defaults | {name: value for name, value in chosen.items() if value is not None}),
             **self._constraints(sampling, modalities),
             max_tokens=min(sampling.max_tokens or room, room),

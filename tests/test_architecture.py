@@ -68,6 +68,7 @@ FLOORS = (
         "vllm_plugin",
         "vllm_model",
         "vllm_draft",
+        "vllm_bias",
     },
     {
         "audio_format",
@@ -99,6 +100,7 @@ ONLY_IN = {
         "omni_server/vllm_model.py",
         "omni_server/vllm_plugin.py",
         "omni_server/vllm_draft.py",
+        "omni_server/vllm_bias.py",
         "omni_server/doctor.py",
     },
     "pydantic": {"omni_server/rest/", "omni_server/realtime/", "omni_server/live/"},
