@@ -132,7 +132,7 @@ async def soak(server: psutil.Process, at: Target, minutes: float) -> bool:
         print(f"after {(number + 1) * minutes / LOOKS:.1f} minutes of work: {told}", flush=True)
     for name, first in looks[0].items():
         last = looks[-1][name]
-        print(f"{name}: {last / first:.3f} of what it was after a tenth of the time ({first:.0f}, then {last:.0f})")
+        print(f"{name}: {last / max(first, 1.0):.3f} of what it was after a tenth of the time ({first:.0f}, then {last:.0f})")
     whole = {name: count for name, count in sorted(ended.items())}
     print("ended: " + ", ".join(f"{count} {name}" for name, count in whole.items()))
     failed, more = [name for name in whole if "failed" in name], grown(looks[0], looks[-1])
