@@ -14,7 +14,9 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import sys
+from collections.abc import Sequence
 from statistics import median, quantiles
 from typing import Any
 
@@ -30,16 +32,16 @@ PLACES = 8
 QUEUE_SECONDS = 3
 LOAD = 2.0  # times capacity
 DEADLINE = 4.0  # times the median service
-# Hot sampling makes replies of about this length, whatever is said.
-TOKENS = 600
+TOKENS = (200, 400)  # of a reply, which is not allowed to end sooner
 
 
-async def crowd(url: str, numbers: range, **how: Any) -> dict[str, Any]:
+async def crowd(url: str, ends: Sequence[int], numbers: range, **how: Any) -> dict[str, Any]:
     bodies = [
         {
             "model": MODEL,
             "messages": [{"role": "user", "content": f"say {number}"}],
-            **{"temperature": 2.0, "top_p": 1.0, "max_completion_tokens": TOKENS, "seed": number},
+            **{"temperature": 1.0, "seed": number, "logit_bias": {str(end): -100 for end in ends}},
+            "max_completion_tokens": random.Random(number).randint(*TOKENS),
         }
         for number in numbers
     ]
@@ -52,9 +54,9 @@ async def crowd(url: str, numbers: range, **how: Any) -> dict[str, Any]:
     return result
 
 
-async def closed(url: str, first: int) -> tuple[float, float]:
+async def closed(url: str, ends: Sequence[int], first: int) -> tuple[float, float]:
     """Median service in seconds, and replies a second, with all places in use at any time."""
-    result = await crowd(url, range(first, first + 8 * PLACES), concurrency=PLACES)
+    result = await crowd(url, ends, range(first, first + 8 * PLACES), concurrency=PLACES)
     service = median(client["tries"][-1][1] for client in result["clients"])
     return service, len(result["clients"]) / result["seconds"]
 
@@ -96,13 +98,14 @@ async def main() -> None:
         while not server.started:
             await asyncio.sleep(0.01)
         url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        await crowd(url, range(PLACES), concurrency=PLACES)  # warm
-        before = await closed(url, 1000)
+        ends = pipeline._end_of_turn
+        await crowd(url, ends, range(PLACES), concurrency=PLACES)  # warm
+        before = await closed(url, ends, 1000)
         for number, deadline in enumerate((None, DEADLINE), start=1):
             service, capacity = before
             wish = {} if deadline is None else {"deadline": deadline * service}
-            crowded = await crowd(url, range(10_000 * number, 10_000 * number + count), rate=LOAD * capacity, **wish)
-            after = await closed(url, 1000 * (number + 1))
+            crowded = await crowd(url, ends, range(10_000 * number, 10_000 * number + count), rate=LOAD * capacity, **wish)
+            after = await closed(url, ends, 1000 * (number + 1))
             # Both sides of it, so that a busy moment of the machine hits the capacity too.
             service, capacity = ((first + second) / 2 for first, second in zip(before, after, strict=True))
             name = "without deadlines" if deadline is None else f"deadline {deadline:.0f} services"
