@@ -46,6 +46,10 @@ def chat_speaks() -> None:
     expect(base64.b64decode(audio["data"]).startswith(b"RIFF") and audio["transcript"], "no sound, or no transcript")
 
 
+def responses() -> None:
+    expect(model(use_responses_api=True).invoke("say fox").text, "no words")
+
+
 class Animal(BaseModel):
     sound: bool
 
@@ -70,6 +74,7 @@ run(
         "chat: sound in": chat_hears,
         "chat: a voice out": chat_speaks,
         "chat: JSON by schema": chat_json,
+        "responses": responses,
         "errors": errors,
     }
 )

@@ -95,6 +95,11 @@ const features = {
     const response_format = { type: "json_schema", json_schema: { name: "animal", schema, strict: true } };
     expect(JSON.parse((await ask("say fox", { response_format })).choices[0].message.content).animal, "not of that form");
   },
+  responses: async () => expect((await client.responses.create({ model, input: "say fox" })).output_text, "no words"),
+  "responses: streamed": async () => {
+    const events = await collect(await client.responses.create({ model, input: "say fox", stream: true }));
+    expect(events[0].type === "response.created" && events.at(-1).type === "response.completed", "no beginning, or no end");
+  },
   completions: async () => expect((await client.completions.create({ model, prompt: "fox", max_tokens: 4 })).choices[0], "none"),
   models: async () => expect((await collect(client.models.list())).some((one) => one.id === model), "not listed"),
   errors: async () => {

@@ -82,6 +82,20 @@ def chat_json() -> None:
     expect(json.loads(ask("say fox", response_format=form).choices[0].message.content)["animal"] in ("fox", "cat"), "not so")
 
 
+def responses() -> None:
+    reply = client.responses.create(model=MODEL, input="say fox")
+    expect(reply.output_text and reply.usage.total_tokens > 0, "no words, or no usage")
+    again = client.responses.create(model=MODEL, input="again", previous_response_id=reply.id)
+    expect(again.output_text, "it does not go on")
+
+
+def responses_streamed() -> None:
+    events = list(client.responses.create(model=MODEL, input="say fox", stream=True))
+    expect(events[0].type == "response.created" and events[-1].type == "response.completed", "no beginning, or no end")
+    words = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    expect(words and words == events[-1].response.output_text, "the pieces are not the whole")
+
+
 def completions() -> None:
     expect(client.completions.create(model=MODEL, prompt="fox", max_tokens=4).usage.completion_tokens > 0, "no words")
 
@@ -279,6 +293,8 @@ run(
         "chat: a voice out, streamed": chat_speaks_streamed,
         "chat: a picture out": chat_draws,
         "chat: JSON by schema": chat_json,
+        "responses": responses,
+        "responses: streamed": responses_streamed,
         "completions": completions,
         "models": models,
         "errors": errors,
