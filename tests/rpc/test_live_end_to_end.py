@@ -159,7 +159,7 @@ async def test_cancelling_at_any_moment_frees_everything(server: RealServer) -> 
                 break
             await asyncio.sleep(0.05)
         assert server.unfinished == 0
-        assert client.server._service.calls == set() and client.server._service._sessions == set()
+        assert client.server._service.calls == set() and server.pipeline.drain._listeners == set()
     await EARS.lane.run(lambda: None)
     for _ in range(100):
         left = [task for task in asyncio.all_tasks() - before if not task.done()]
