@@ -10,7 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from omni_client.events import AudioDelta, ImagePreview, ImageReady, Modality, SpanClosed, SpanError, SpanOpened, Usage
+from omni_client.events import (
+    AudioDelta,
+    Heard,
+    ImagePreview,
+    ImageReady,
+    Modality,
+    ReasoningDelta,
+    SpanClosed,
+    SpanError,
+    SpanOpened,
+    ToolCalled,
+    Usage,
+)
 
 Status = Literal["completed", "incomplete", "interrupted", "cancelled", "failed"]
 
@@ -136,6 +148,9 @@ CallEvent = (
     | Caption
     | ResponseStarted
     | SpanOpened
+    | ReasoningDelta
+    | Heard
+    | ToolCalled
     | AudioDelta
     | ImagePreview
     | ImageReady

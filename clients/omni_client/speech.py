@@ -39,7 +39,19 @@ from omni_client.errors import (
     StreamBrokenError,
     status_class,
 )
-from omni_client.events import AudioDelta, ImagePreview, ImageReady, Modality, SpanClosed, SpanError, SpanOpened, Usage
+from omni_client.events import (
+    AudioDelta,
+    Heard,
+    ImagePreview,
+    ImageReady,
+    Modality,
+    ReasoningDelta,
+    SpanClosed,
+    SpanError,
+    SpanOpened,
+    ToolCalled,
+    Usage,
+)
 from omni_client.media import Picture
 
 if TYPE_CHECKING:
@@ -238,6 +250,13 @@ def _span_event(kind: str | None, message: converse_pb2.ConverseResponse, sample
             return ImagePreview(preview.index, Picture(preview.image), preview.progress)
         case "image_ready":
             return ImageReady(message.image_ready.index, Picture(message.image_ready.image))
+        case "reasoning_delta":
+            return ReasoningDelta(message.reasoning_delta.text)
+        case "heard":
+            return Heard(message.heard.text)
+        case "tool_called":
+            call = message.tool_called.call  # this wire tells a tool's answer by the tool's name
+            return ToolCalled(message.tool_called.index, call.name, call.name, call.arguments)
         case "span_closed":
             closed = message.span_closed
             return SpanClosed(closed.index, _span_error(closed.problem) if closed.HasField("problem") else None)

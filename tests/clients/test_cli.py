@@ -140,7 +140,7 @@ async def test_no_server(command: list[str], tmp_path: Path) -> None:
         (["draw"], "no words"),
         (["transcribe", "nothing.wav"], "`nothing.wav` cannot be read"),
         (["say", "fox", "--voice", "nobody"], "nobody"),
-        (["draw", "fox", "--count", "9"], "`n`"),
+        (["draw", "fox", "--count", "99"], "`n`"),
         (["draw", "fox", "--model", "nobody"], "omni-scripted"),
         (["draw", "fox", "--url", "ftp://box"], "http://"),
     ],
