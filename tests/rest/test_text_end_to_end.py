@@ -33,7 +33,7 @@ async def chat(client: openai.AsyncOpenAI, words: str, **more: Any) -> Any:
 
 async def test_choices_of_one_seed(client: openai.AsyncOpenAI) -> None:
     """Would catch choices that share a seed, and a first choice that is not the answer of `n: 1`."""
-    options: Any = {"seed": 3, "temperature": 1.5, "max_tokens": 12}
+    options: Any = {"seed": 3, "temperature": 2.0, "top_p": 1.0, "max_tokens": 12}
     alone = await chat(client, "what is a fox?", **options)
     several = await chat(client, "what is a fox?", n=3, **options)
     texts = [choice.message.content for choice in several.choices]

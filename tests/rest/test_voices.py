@@ -137,7 +137,9 @@ async def test_a_checkpoint_that_clones_no_voices_says_so() -> None:
 async def test_openapi_tells_pages_and_forms() -> None:
     """Catches a generated client that cannot turn the page, or does not know what to send."""
     async with door(cloning()) as client:
-        paths = (await client.get("/openapi.json")).json()["paths"]
+        document = (await client.get("/openapi.json")).json()
+    paths = document["paths"]
     assert {each["name"] for each in paths[CONSENTS]["get"]["parameters"]} == {"after", "limit"}
     form = paths[VOICES]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
-    assert form["required"] == ["audio_sample", "name", "consent"]
+    shape = document["components"]["schemas"][form["$ref"].split("/")[-1]]
+    assert shape["required"] == ["audio_sample", "name", "consent"]
