@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from statistics import median
 from typing import Any
@@ -30,8 +30,9 @@ from omni_server.rest import create_app
 from omni_server.types import Message, Modality, Sampling, TextPart
 
 MODEL = "omni-tiny"
-# Hot sampling makes long replies of text, so that the wire and not the prompt is measured; the seed makes both sides equal.
-LONG: dict[str, Any] = {"temperature": 2.0, "top_p": 1.0, "max_completion_tokens": 200}
+TOKENS = 200  # of each reply of text, for which its end is ruled out, so that the wire and not the prompt is measured
+UNITS = 100  # of an utterance of four seconds, for which its end is ruled out
+NEVER = -100.0
 
 
 @asynccontextmanager
@@ -64,13 +65,19 @@ def body(text: str, **more: Any) -> dict[str, Any]:
     return asked | {"stream_options": {"include_usage": True}} | more
 
 
+def never(tokens: Sequence[int]) -> dict[str, float]:
+    """A `logit_bias` that rules these tokens out."""
+    return {str(token): NEVER for token in tokens}
+
+
 async def bare(pipeline: Pipeline, count: int, concurrency: int) -> float:
     """Tokens per second of AsyncLLM alone, for the same prompts, seeds and limits as `rest`."""
     gate = asyncio.Semaphore(concurrency)
 
     async def one(number: int) -> int:
         prompt = pipeline._prompter.build([Message("user", (TextPart(f"say {number}"),))], [])
-        sampling = Sampling(temperature=2.0, top_p=1.0, max_tokens=200, seed=number)
+        bias = tuple((token, NEVER) for token in pipeline._end_of_turn)
+        sampling = Sampling(temperature=1.0, max_tokens=TOKENS, seed=number, logit_bias=bias)
         tokens = 0
         async with gate:
             stream = pipeline.backbone.stream(f"bare-{concurrency}-{number}", prompt, sampling, frozenset({Modality.TEXT}))
@@ -84,25 +91,27 @@ async def bare(pipeline: Pipeline, count: int, concurrency: int) -> float:
     return total / (time.perf_counter() - start)
 
 
-async def rest(url: str, count: int, concurrency: int) -> float:
-    result = await load(url, [body(f"say {number}", seed=number, **LONG) for number in range(count)], concurrency)
+async def rest(pipeline: Pipeline, url: str, count: int, concurrency: int) -> float:
+    long = {"temperature": 1.0, "max_completion_tokens": TOKENS, "logit_bias": never(pipeline._end_of_turn)}
+    result = await load(url, [body(f"say {number}", seed=number, **long) for number in range(count)], concurrency)
     return float(sum(reply["tokens"] for reply in result["replies"]) / result["seconds"])
 
 
 async def throughput(pipeline: Pipeline, url: str) -> None:
-    for concurrency, count in ((1, 12), (16, 64)):
+    for concurrency, count in ((1, 4), (16, 32)):
         await bare(pipeline, concurrency, concurrency)  # warm
         ratios = []
         for _ in range(3):  # side by side, so that a busy moment hits both
             engine = await bare(pipeline, count, concurrency)
-            ratios.append((await rest(url, count, concurrency) / engine, engine))
+            ratios.append((await rest(pipeline, url, count, concurrency) / engine, engine))
         ratio, engine = sorted(ratios)[1]
         print(f"REST over bare AsyncLLM, tokens/s, {concurrency:2} concurrent: {ratio:.2f} (bare {engine:.0f} tokens/s)")
 
 
-async def first_audio(url: str) -> None:
+async def first_audio(pipeline: Pipeline, url: str) -> None:
     asked = body("say 'fox'", modalities=["text", "audio"], audio={"voice": "heart", "format": "pcm16"}, seed=1)
-    hot = asked | {"temperature": 2.0, "top_p": 1.0, "max_completion_tokens": 110}  # runs on for some 4 seconds of speech
+    close = next(band.close for band in pipeline.checkpoint.bands if band.modality is Modality.AUDIO)
+    hot = asked | {"temperature": 1.0, "max_completion_tokens": UNITS + 10, "logit_bias": never([close])}
     for name, wish in (("a spoken word", asked), ("a 4-second utterance", hot)):
         await load(url, [wish], 1)
         result = await load(url, [wish | {"seed": seed} for seed in range(5)], 1)
@@ -135,7 +144,7 @@ async def encoder_cache(url: str) -> None:
 async def main() -> None:
     async with serving() as (pipeline, url):
         await throughput(pipeline, url)
-        await first_audio(url)
+        await first_audio(pipeline, url)
         await encoder_cache(url)
 
 
