@@ -163,7 +163,7 @@ class AsyncCall:
             message = await self._call.read()
         except self._grpc.RpcError as fault:
             self._over = True
-            self._problem = self._problem or self._setup.error(fault, self._wire, begun=self.ready is not None)
+            self._problem = self._problem or self._setup.error(fault, begun=self.ready is not None)
             raise self._problem from fault
         except asyncio.CancelledError:
             # gRPC raises this also where not the reader was cancelled, but the call.

@@ -175,7 +175,7 @@ class Call:
         except grpc.RpcError as fault:
             self._over.set()
             if self._problem is None:
-                self._problem = self._setup.error(fault, self._wire, begun=self.ready is not None)
+                self._problem = self._setup.error(fault, begun=self.ready is not None)
             raise self._problem from fault
         self._waiting += self._events.feed(message)
         self.ready = self._events.ready

@@ -101,13 +101,12 @@ class CallSetup:
 
         return OmniServiceStub(channel)
 
-    def error(self, fault: Any, wire: Any, *, begun: bool) -> APIError:
+    def error(self, fault: Any, *, begun: bool) -> APIError:
         """Of a grpc.RpcError. `begun` is whether the server had answered by then."""
+        from omni_client.call_errors import call_error
+
         trailers = fault.trailing_metadata() or ()
-        error: APIError = wire.call_error(
-            fault.code().name, fault.details() or "", trailers, self.request_id, self.target, begun=begun
-        )
-        return error
+        return call_error(fault.code().name, fault.details() or "", trailers, self.request_id, self.target, begun=begun)
 
 
 def call_setup(

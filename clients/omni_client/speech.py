@@ -1,6 +1,6 @@
 """The gRPC wire of a live conversation: what is sent as protobuf, what comes back as events. Sync, no sockets, no clock.
 
-The only place of the SDK that knows protobuf; imported when a conversation is opened, not before.
+The only place of the SDK, beside call_errors.py, that knows protobuf; imported when a conversation is opened, not before.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from google.protobuf.duration_pb2 import Duration
-from google.rpc import error_details_pb2, status_pb2
 
 from omni.v1 import content_pb2, converse_pb2, events_pb2
 from omni_client.call_events import (
@@ -30,15 +29,7 @@ from omni_client.call_events import (
     TurnComplete,
 )
 from omni_client.content import wire_messages
-from omni_client.errors import (
-    APIConnectionError,
-    APIError,
-    APITimeoutError,
-    MediaError,
-    ResponseFormatError,
-    StreamBrokenError,
-    status_class,
-)
+from omni_client.errors import MediaError, ResponseFormatError
 from omni_client.events import (
     AudioDelta,
     Heard,
@@ -67,21 +58,6 @@ ROLES = {"system": content_pb2.ROLE_SYSTEM, "user": content_pb2.ROLE_USER, "assi
 SAMPLING = ("temperature", "top_p", "top_k", "seed", "max_tokens", "presence_penalty", "frequency_penalty")
 DETECTION = ("threshold", "prefix_padding_ms", "silence_duration_ms", "interrupt_response")
 MOMENTS = ("prompt", "first_token", "first_audio", "first_image", "total")
-# A status of gRPC and the HTTP status that means the same. Those of our own errors are as the server has them.
-HTTP_STATUS = {
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 409,
-    "ABORTED": 409,
-    "RESOURCE_EXHAUSTED": 503,
-    "UNAVAILABLE": 503,
-    "UNIMPLEMENTED": 501,
-}
-BY_REASON = {("RESOURCE_EXHAUSTED", "RATE_LIMIT_EXCEEDED"): 429}  # a limit of the caller; else one of the server
 
 
 def config_request(wishes: CallWishes, model: str | None) -> converse_pb2.ConverseRequest:
@@ -279,31 +255,3 @@ def _response_done(done: converse_pb2.ResponseDone) -> ResponseDone:
 
 def _span_error(problem: events_pb2.Problem) -> SpanError:
     return SpanError(problem.message, code=problem.reason.lower() or None)
-
-
-def call_error(
-    code: str, message: str, trailers: Sequence[tuple[str, Any]], request_id: str, target: str, *, begun: bool
-) -> APIError:
-    """The error that a gRPC status stands for. `code` is its name; `begun` is whether the server had answered by then."""
-    sent = dict(trailers)
-    request_id = sent.get("x-request-id", request_id)
-    reason, field = _error_info(sent.get("grpc-status-details-bin", b""))
-    if reason is None and code in ("UNAVAILABLE", "CANCELLED") and begun:
-        return StreamBrokenError(f"the connection broke inside the conversation: {message}", request_id=request_id)
-    if reason is None and code == "UNAVAILABLE":
-        return APIConnectionError(f"no server answers at {target}: {message}", request_id=request_id)
-    if code == "DEADLINE_EXCEEDED":
-        return APITimeoutError(f"{target} did not answer in time", request_id=request_id)
-    status = BY_REASON.get((code, reason or "")) or (400 if code == "UNIMPLEMENTED" and reason else HTTP_STATUS.get(code, 500))
-    return status_class(status)(
-        message or code, status_code=status, request_id=request_id, code=reason and reason.lower(), param=field, type=code
-    )
-
-
-def _error_info(packed: bytes) -> tuple[str | None, str | None]:
-    """`reason` and field of the google.rpc.ErrorInfo among the details."""
-    for detail in status_pb2.Status.FromString(packed).details:
-        told = error_details_pb2.ErrorInfo()
-        if detail.Unpack(told):
-            return told.reason, told.metadata.get("field")
-    return None, None
