@@ -21,7 +21,7 @@ from av.audio.frame import AudioFrame
 
 from omni_server.config import MediaLimits
 from omni_server.errors import MediaError, MediaTooLarge
-from omni_server.video import Frames, read_frames
+from omni_server.video import Frames, film_container, read_frames
 from omni_server.wording import shown
 
 SAMPLE_RATE = 16_000
@@ -149,21 +149,15 @@ def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
 
 
 def _container_of(data: bytes, param: str) -> str:
-    """FFmpeg's name of the container. Chosen from a short list: playlist formats would make FFmpeg open other files."""
+    """FFmpeg's name of the container, from a short list as `film_container` is."""
     if data[:4] in (b"RIFF", b"RF64") and data[8:12] == b"WAVE":
         return "wav"
     if data[:4] == b"fLaC":
         return "flac"
     if data[:4] == b"OggS":
         return "ogg"
-    if data[:4] == b"\x1a\x45\xdf\xa3":
-        return "matroska"
-    if data[4:8] == b"ftyp":
-        return "mov"
-    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
-        return "avi"
-    if data[:3] == b"FLV":
-        return "flv"
+    if (found := film_container(data)) is not None:
+        return found
     if data[:3] == b"ID3":
         return "mp3"
     if len(data) > 1 and data[0] == 0xFF and data[1] & 0xE0 == 0xE0:

@@ -57,8 +57,9 @@ def frame_count(seconds: float, pace: float, frames: int, most: int) -> int:
     return max(2, int(wanted) // 2 * 2)
 
 
-def video_container(data: bytes, param: str) -> str:
-    """FFmpeg's name, from a short list: playlist formats would make FFmpeg open other files."""
+def film_container(data: bytes) -> str | None:
+    """FFmpeg's name of a container that may hold a film or sound alone; from a short list, for playlist formats would make
+    FFmpeg open other files."""
     if data[:4] == b"\x1a\x45\xdf\xa3":
         return "matroska"
     if data[4:8] == b"ftyp":
@@ -67,6 +68,12 @@ def video_container(data: bytes, param: str) -> str:
         return "avi"
     if data[:3] == b"FLV":
         return "flv"
+    return None
+
+
+def video_container(data: bytes, param: str) -> str:
+    if (found := film_container(data)) is not None:
+        return found
     raise MediaError(
         f"`{param}` is not a video that can be read; expected mp4, mov, webm, mkv, avi or flv, "
         f"got bytes that begin with {shown(data[:12])}",

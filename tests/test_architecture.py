@@ -82,6 +82,7 @@ FLOORS = (
         "access",
         "door",
         "metered",
+        "arguments",
         "instruction",
         "vad",
         "listening",

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from omni_server.errors import RequestError
-from omni_server.realtime.wire import NOT_YET, ClientEvent, Extension, Format
-from omni_server.rest.faults import request_error
+from omni_server.realtime.wire import NOT_YET, ClientEvent, Extension, Format, read_known
 from omni_server.rest.fields import JsonFields, Voice, Words, only
-from omni_server.wording import shown
 
 
 class LiveVoice(JsonFields):
@@ -113,11 +109,4 @@ EVENTS: Mapping[str, type[ClientEvent]] = {
 
 
 def read_live_event(given: Mapping[str, Any]) -> ClientEvent:
-    kind = given.get("type")
-    if not isinstance(kind, str) or kind not in EVENTS:
-        told = f"`type` is {shown(json.dumps(kind))}; expected one of {', '.join(f'`{name}`' for name in EVENTS)}"
-        raise RequestError(told, param="type")
-    try:
-        return EVENTS[kind].model_validate(given)
-    except ValidationError as problem:
-        raise request_error(EVENTS[kind], problem) from None
+    return read_known(given, EVENTS)

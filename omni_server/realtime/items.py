@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
+from omni_server.arguments import read_arguments
 from omni_server.audio_format import wav_header
 from omni_server.errors import RequestError
 from omni_server.live_audio import open_reader
@@ -44,7 +43,8 @@ def read_item(item: ItemFields, sound: Sound, param: str, name_of: Callable[[str
             return Item(id, _message(item, sound, param))
         case "function_call":
             name, call_id = _given(item, "name", param), item.call_id or new_id("call")
-            return Item(id, Message("assistant", (), tool_calls=(ToolCall(name, _arguments(item, param)),)), call_id)
+            arguments = read_arguments(_given(item, "arguments", param), f"{param}.arguments")
+            return Item(id, Message("assistant", (), tool_calls=(ToolCall(name, arguments),)), call_id)
         case "function_call_output":
             call_id = _given(item, "call_id", param)
             output = (TextPart(_given(item, "output", param)),)
@@ -59,18 +59,6 @@ def _given(item: ItemFields, name: str, param: str) -> str:
     if value is None:
         raise RequestError(f"`{param}.{name}` is missing; an item of type `{item.type}` needs it", param=f"{param}.{name}")
     return value
-
-
-def _arguments(item: ItemFields, param: str) -> dict[str, Any]:
-    text = _given(item, "arguments", param)
-    try:
-        arguments = json.loads(text or "{}")
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        at = f"{param}.arguments"
-        raise RequestError(f"`{at}` is {shown(text)}; expected a JSON object", param=at)
-    return arguments
 
 
 def _message(item: ItemFields, sound: Sound, param: str) -> Message:

@@ -242,14 +242,19 @@ def read_object(text: str | bytes) -> dict[str, Any]:
 
 
 def read_event(given: Mapping[str, Any]) -> ClientEvent:
-    kind = given.get("type")
-    if kind == "output_audio_buffer.clear":
+    if given.get("type") == "output_audio_buffer.clear":
         told = "`output_audio_buffer.clear` is for calls over WebRTC; over a WebSocket the client itself holds the sound"
         raise RequestError(f"{told}: expected `response.cancel` and `conversation.item.truncate`", param="type")
-    if not isinstance(kind, str) or kind not in EVENTS:
-        told = f"`type` is {shown(json.dumps(kind))}; expected one of {', '.join(f'`{name}`' for name in EVENTS)}"
+    return read_known(given, EVENTS)
+
+
+def read_known(given: Mapping[str, Any], events: Mapping[str, type[ClientEvent]]) -> ClientEvent:
+    """One of `events`, which are shapes by `type`; the Live wire has others."""
+    kind = given.get("type")
+    if not isinstance(kind, str) or kind not in events:
+        told = f"`type` is {shown(json.dumps(kind))}; expected one of {', '.join(f'`{name}`' for name in events)}"
         raise RequestError(told, param="type")
     try:
-        return EVENTS[kind].model_validate(given)
+        return events[kind].model_validate(given)
     except ValidationError as problem:
-        raise request_error(EVENTS[kind], problem) from None
+        raise request_error(events[kind], problem) from None

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from omni_server.arguments import read_arguments
 from omni_server.door import Door
 from omni_server.errors import RequestError
 from omni_server.rest.chat_wire import (
@@ -114,17 +113,7 @@ def _message(message: ChatMessage, param: str, door: Door) -> Message:
 def _calls(message: ChatMessage, param: str) -> Iterator[ToolCall]:
     for place, call in enumerate(message.tool_calls or ()):
         function = call.function
-        yield ToolCall(function.name, call_arguments(function.arguments, f"{param}.tool_calls[{place}].function.arguments"))
-
-
-def call_arguments(text: str, param: str) -> Mapping[str, Any]:
-    try:
-        arguments = json.loads(text or "{}")
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise RequestError(f"`{param}` is {shown(text)}; expected a JSON object", param=param)
-    return arguments
+        yield ToolCall(function.name, read_arguments(function.arguments, f"{param}.tool_calls[{place}].function.arguments"))
 
 
 def _parts(message: ChatMessage, param: str, door: Door) -> Iterator[Part]:

@@ -23,7 +23,7 @@ def _kind(value: Any) -> str | None:
     return value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
 
 
-def _tagged_kind(value: Any) -> str | None:
+def tagged_kind(value: Any) -> str | None:
     """A tag that cannot be mistaken for a field, so that it can be left out of a field's path."""
     kind = _kind(value)
     return f"~{kind}" if isinstance(kind, str) else None
@@ -96,18 +96,19 @@ ContentPart = Annotated[
     | Annotated[LinkedAudio, Tag("~audio_url")]
     | Annotated[LinkedVideo, Tag("~video_url")],
     Discriminator(
-        _tagged_kind,
+        tagged_kind,
         custom_error_type="part_type",
         custom_error_message="expected a part with `type` one of `text`, `image_url`, `input_audio`, `audio_url`, `video_url`",
     ),
 ]
+TEXT_OR_PARTS = Discriminator(
+    lambda value: "~string" if isinstance(value, str) else "~parts" if isinstance(value, list) else None,
+    custom_error_type="content_type",
+    custom_error_message="expected a string or a list of parts",
+)
 Content = Annotated[
     Annotated[str, Tag("~string")] | Annotated[list[ContentPart], Tag("~parts")],
-    Discriminator(
-        lambda value: "~string" if isinstance(value, str) else "~parts" if isinstance(value, list) else None,
-        custom_error_type="content_type",
-        custom_error_message="expected a string or a list of parts",
-    ),
+    TEXT_OR_PARTS,
 ]
 
 
@@ -200,7 +201,7 @@ class JsonForm(Part):
 ResponseFormat = Annotated[
     Annotated[PlainText, Tag("~text")] | Annotated[JsonObject, Tag("~json_object")] | Annotated[JsonForm, Tag("~json_schema")],
     Discriminator(
-        _tagged_kind,
+        tagged_kind,
         custom_error_type="format_type",
         custom_error_message="expected an object with `type` one of `text`, `json_object`, `json_schema`",
     ),

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from pydantic import TypeAdapter
 
+from omni_server.arguments import read_arguments
 from omni_server.door import Door
 from omni_server.errors import RequestError
-from omni_server.rest.chat_request import call_arguments, voice_of
+from omni_server.rest.chat_request import voice_of
 from omni_server.rest.chat_wire import JsonObject
 from omni_server.rest.response_store import Kept
 from omni_server.rest.response_wire import (
@@ -152,7 +153,7 @@ def _message(item: Item, at: str, tools: Mapping[str, str]) -> Message:
                 _check_words(parts, f"{at}.content", f"a `{role}` message")
             return Message("system" if role == "developer" else role, parts)
         case CallItem(name=name, arguments=arguments):
-            return Message("assistant", (), tool_calls=(ToolCall(name, call_arguments(arguments, f"{at}.arguments")),))
+            return Message("assistant", (), tool_calls=(ToolCall(name, read_arguments(arguments, f"{at}.arguments")),))
         case CallOutputItem(call_id=call_id, output=output):
             parts = tuple(_parts(output, f"{at}.output"))
             _check_words(parts, f"{at}.output", "what a tool gives back")

@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from omni_server.rest.chat_wire import NO_FORCE, AudioOut, InputAudio, JsonObject, Part, PlainText, Refusal
+from omni_server.rest.chat_wire import (
+    NO_FORCE,
+    TEXT_OR_PARTS,
+    AudioOut,
+    InputAudio,
+    JsonObject,
+    Part,
+    PlainText,
+    Refusal,
+    tagged_kind,
+)
 from omni_server.rest.fields import JsonFields, only
 from omni_server.rest.image_fields import NO_CLEAR
 from omni_server.rest.kinds import Ignored, Refused
@@ -19,11 +29,11 @@ NO_SIZES = "expected `auto`, because a picture in a conversation has the size th
 NO_CUTS = "expected `disabled`, because nothing is left out of a conversation in silence"
 
 
-def _tagged(value: Any) -> str | None:
-    kind = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    if kind is None and ((isinstance(value, dict) and "role" in value) or hasattr(value, "role")):
-        kind = "message"
-    return f"~{kind}" if isinstance(kind, str) else None
+def _tagged_item(value: Any) -> str | None:
+    """A message may leave its `type` out."""
+    if isinstance(value, dict) and value.get("type") is None and "role" in value:
+        return "~message"
+    return tagged_kind(value)
 
 
 class InputText(Part):
@@ -49,18 +59,14 @@ ContentPart = Annotated[
     | Annotated[InputImage, Tag("~input_image")]
     | Annotated[InputSound, Tag("~input_audio")],
     Discriminator(
-        _tagged,
+        tagged_kind,
         custom_error_type="part_type",
         custom_error_message="expected a part with `type` one of `input_text`, `input_image`, `input_audio`, `output_text`",
     ),
 ]
 Content = Annotated[
     Annotated[str, Tag("~string")] | Annotated[list[ContentPart], Tag("~parts")],
-    Discriminator(
-        lambda value: "~string" if isinstance(value, str) else "~parts" if isinstance(value, list) else None,
-        custom_error_type="content_type",
-        custom_error_message="expected a string or a list of parts",
-    ),
+    TEXT_OR_PARTS,
 ]
 
 
@@ -104,7 +110,7 @@ Item = Annotated[
     | Annotated[ThoughtItem, Tag("~reasoning")]
     | Annotated[PictureItem, Tag("~image_generation_call")],
     Discriminator(
-        _tagged,
+        _tagged_item,
         custom_error_type="item_type",
         custom_error_message="expected an item with `type` one of `message`, `function_call`, `function_call_output`, "
         "`reasoning`, `image_generation_call`",
@@ -153,7 +159,7 @@ class ImageTool(JsonFields):
 Tool = Annotated[
     Annotated[FunctionTool, Tag("~function")] | Annotated[ImageTool, Tag("~image_generation")],
     Discriminator(
-        _tagged,
+        tagged_kind,
         custom_error_type="tool_type",
         custom_error_message="expected a tool with `type` `function` or `image_generation`",
     ),
@@ -175,7 +181,7 @@ class TextOptions(JsonFields):
             | Annotated[JsonObject, Tag("~json_object")]
             | Annotated[JsonSchema, Tag("~json_schema")],
             Discriminator(
-                _tagged,
+                tagged_kind,
                 custom_error_type="format_type",
                 custom_error_message="expected an object with `type` one of `text`, `json_object`, `json_schema`",
             ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import uuid
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from omni.v1 import content_pb2, omni_service_pb2
+from omni_server.arguments import read_arguments
 from omni_server.door import Door
 from omni_server.errors import RequestError
 from omni_server.instruction import check_model, instruction
@@ -133,21 +133,10 @@ def _message(message: content_pb2.Message, at: str) -> Message:
     if role in ("system", "tool") and not all(isinstance(part, TextPart) for part in parts):
         raise RequestError(f"`{at}.parts` holds media; a {role} message takes text only", param=f"{at}.parts")
     calls = tuple(
-        ToolCall(call.name, _json_object(call.arguments, f"{at}.tool_calls[{place}].arguments"))
+        ToolCall(call.name, read_arguments(call.arguments, f"{at}.tool_calls[{place}].arguments"))
         for place, call in enumerate(message.tool_calls)
     )
     return Message(role, parts, message.reasoning or None, calls, message.tool or None)
-
-
-def _json_object(text: str, param: str) -> dict[str, Any]:
-    """Empty text is an empty object."""
-    try:
-        found = json.loads(text or "{}")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise RequestError(f"`{param}` is {shown(text)}; expected a JSON object", param=param)
-    return found
 
 
 def _tool(tool: content_pb2.Tool, at: str) -> dict[str, Any]:
@@ -158,7 +147,7 @@ def _tool(tool: content_pb2.Tool, at: str) -> dict[str, Any]:
     if tool.description:
         function["description"] = tool.description
     if tool.parameters:
-        function["parameters"] = _json_object(tool.parameters, f"{at}.parameters")
+        function["parameters"] = read_arguments(tool.parameters, f"{at}.parameters")
     return {"type": "function", "function": function}
 
 
