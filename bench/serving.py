@@ -110,7 +110,7 @@ async def throughput(pipeline: Pipeline, url: str) -> None:
 
 async def first_audio(pipeline: Pipeline, url: str) -> None:
     asked = body("say 'fox'", modalities=["text", "audio"], audio={"voice": "heart", "format": "pcm16"}, seed=1)
-    close = next(band.close for band in pipeline.checkpoint.bands if band.modality is Modality.AUDIO)
+    close = pipeline.checkpoint.bands[Modality.AUDIO].close
     hot = asked | {"temperature": 1.0, "max_completion_tokens": UNITS + 10, "logit_bias": never([close])}
     for name, wish in (("a spoken word", asked), ("a 4-second utterance", hot)):
         await load(url, [wish], 1)
