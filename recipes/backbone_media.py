@@ -12,6 +12,7 @@ from recipes.domain import OUTPUT_VOICES, load_concepts
 from recipes.speech import read_manifest
 from recipes.turns import HeardClip, Recorded, SeenPicture
 
+OTHER_STYLES = 0.4  # share of the user's pictures that are in any style at all, also those never drawn
 ANSWER_VOICES = {"en": OUTPUT_VOICES["heart"], "ko": OUTPUT_VOICES["kumo"]}
 
 
@@ -30,6 +31,7 @@ class Media:
     picture_codes: np.ndarray | None = None  # int [concepts, styles, cells], what is drawn
     seen_codes: np.ndarray | None = None  # int [variants, concepts, styles, cells], augmented
     seen_features: np.ndarray | None = None  # float16 [variants, concepts, styles, blocks, width]
+    seen_styles: list[list[int]] = field(default_factory=list)  # of each concept, those that there are
     answers: dict[str, np.ndarray] = field(default_factory=dict)  # text -> codes
     clips: dict[str, list[Medium]] = field(default_factory=dict)  # path -> variants
     recordings: list[Recorded] = field(default_factory=list)
@@ -42,9 +44,11 @@ class Media:
         if self.seen_codes is None:
             assert self.picture_codes is not None
             return Medium(self.picture_codes[picture.concept, picture.style])
-        variant = chooser.randrange(len(self.seen_codes))
-        codes = self.seen_codes[variant, picture.concept, picture.style]
-        features = None if self.seen_features is None else self.seen_features[variant, picture.concept, picture.style]
+        variant, style = chooser.randrange(len(self.seen_codes)), picture.style
+        if chooser.random() < OTHER_STYLES:
+            style = chooser.choice(self.seen_styles[picture.concept])
+        codes = self.seen_codes[variant, picture.concept, style]
+        features = None if self.seen_features is None else self.seen_features[variant, picture.concept, style]
         return Medium(codes, features)
 
     def heard(self, clip: HeardClip, chooser: random.Random) -> Medium:
@@ -61,6 +65,7 @@ def load_media(cache: Path, split: str = "train") -> Media:
         arrays = np.load(seen)
         media.seen_codes = arrays["codes"]
         media.seen_features = arrays.get("features")
+        media.seen_styles = [np.flatnonzero(row).tolist() for row in arrays["present"]]
     _load_speech(cache, media, split)
     return media
 

@@ -47,7 +47,7 @@ def new_model(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
-        attn_implementation="sdpa",
+        attn_implementation="eager",  # of short sequences on a CPU a fifth faster to train than "sdpa"
     )
     model = LlamaForCausalLM(config)
     torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_DEVIATION)

@@ -53,6 +53,18 @@ class PictureSource:
         row_of_emoji = {wide[index]["emoji"]: row for row, index in enumerate(kept)}
         self.domain = torch.tensor([row_of_emoji[concept.emoji] for concept in load_concepts()])
         self.random = torch.Generator().manual_seed(seed)
+        self.present = torch.ones(self.concepts, self.styles)  # 1 where there is a picture
+
+    def look_at_more(self, cache: Path) -> None:
+        """Adds the styles that are only looked at, behind the drawn ones; `choose` takes only pictures that there are."""
+        looked_at = np.load(cache / "pictures" / "looked_at.npz")
+        more = np.zeros((self.concepts, looked_at["present"].shape[1], *self.straight.shape[2:]), np.uint8)
+        more[self.domain.numpy()] = looked_at["images"]
+        self.present = torch.ones(self.concepts, self.styles + more.shape[1])
+        self.present[:, self.styles :] = 0
+        self.present[self.domain, self.styles :] = torch.from_numpy(looked_at["present"]).float()
+        self.stored = torch.cat([self.stored, _store(more)], dim=1)
+        self.styles = self.stored.shape[1]
 
     def uniform(self, size: int, low: float, high: float) -> Tensor:
         return torch.rand(size, generator=self.random) * (high - low) + low
@@ -62,7 +74,7 @@ class PictureSource:
         inside = self.domain[torch.randint(len(self.domain), (size,), generator=self.random)]
         anywhere = torch.randint(self.concepts, (size,), generator=self.random)
         concept = torch.where(self.uniform(size, 0, 1) < domain_share, inside, anywhere)
-        return concept, torch.randint(self.styles, (size,), generator=self.random)
+        return concept, torch.multinomial(self.present[concept], 1, generator=self.random).flatten()
 
     def batch(self, size: int, shape: tuple[int, int], strength: Strength, domain_share: float) -> Batch:
         """Augmented pictures of `shape` = height, width."""

@@ -18,6 +18,16 @@ PACKS = {
     "twemoji": ("@iconify-json/twemoji", "1.2.5"),
     "openmoji": ("@iconify-json/openmoji", "1.2.29"),
 }
+# Only looked at, never drawn: variety lets the encoder name a style that it never saw. Not each has every concept.
+LOOKED_AT_PACKS = {
+    "noto-v1": ("@iconify-json/noto-v1", "1.2.5"),
+    "emojione": ("@iconify-json/emojione", "1.2.3"),
+    "emojione-monotone": ("@iconify-json/emojione-monotone", "1.2.1"),
+    "fxemoji": ("@iconify-json/fxemoji", "1.2.2"),
+    "fluent": ("@iconify-json/fluent-emoji", "1.2.7"),
+    "high-contrast": ("@iconify-json/fluent-emoji-high-contrast", "1.2.6"),
+    "streamline": ("@iconify-json/streamline-emojis", "1.2.4"),
+}
 HELD_OUT_STYLE = "openmoji"  # CC-BY-SA: tests only, never trained on, never shipped
 SIZE = 160
 
@@ -46,6 +56,18 @@ class PicturePack:
             f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">{icon["body"]}</svg>'
         )
 
+    def names_of(self, emoji: str) -> set[str]:
+        """What this pack calls an emoji."""
+        name = self.names.get(codepoints(emoji))
+        aliases: dict[str, dict[str, str]] = self.icons.get("aliases", {})
+        return {name, *(alias for alias, row in aliases.items() if row["parent"] == name)} if name else set()
+
+    def learn(self, emoji: str, names: set[str]) -> None:
+        """Addresses an emoji by another pack's names, for a pack that has none of its own."""
+        known = sorted(names & (self.icons["icons"].keys() | self.icons.get("aliases", {}).keys()))
+        if known and emoji not in self:
+            self.names[codepoints(emoji)] = known[0]
+
     def render(self, emoji: str, size: int = SIZE) -> np.ndarray:
         """uint8 [size, size, 4], straight alpha."""
         import resvg_py
@@ -65,7 +87,7 @@ def codepoints(emoji: str) -> str:
 
 
 def fetch_pack(style: str, folder: Path) -> PicturePack:
-    package, version = PACKS[style]
+    package, version = (PACKS | LOOKED_AT_PACKS)[style]
     folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{package.removeprefix('@').replace('/', '-')}-{version}.tgz"
     if not archive.exists():
@@ -81,18 +103,20 @@ def on_white(images: np.ndarray) -> np.ndarray:
 
 
 def load_pictures(cache: Path, name: str = "domain") -> np.ndarray:
-    """uint8 [concepts, styles, 160, 160, 4]; `name` is "domain", "all" or "openmoji"."""
+    """uint8 [concepts, styles, 160, 160, 4]; `name` is "domain", "all", "openmoji" or "looked_at"."""
     images: np.ndarray = np.load(cache / "pictures" / f"{name}.npz")["images"]
     return images
 
 
 def main() -> None:
     folder = cache_folder() / "pictures"
-    packs = {style: fetch_pack(style, folder / "packs") for style in PACKS}
+    packs = {style: fetch_pack(style, folder / "packs") for style in PACKS | LOOKED_AT_PACKS}
     concepts = load_concepts()
     emojis = [concept.emoji for concept in concepts]
     _save(folder / "domain.npz", images=_render_all(packs, STYLES, emojis))
     _save(folder / "openmoji.npz", images=_render_all(packs, (HELD_OUT_STYLE,), emojis))
+    images, present = _render_looked_at(packs, emojis)
+    _save(folder / "looked_at.npz", images=images, present=present)
     wide = load_wide_concepts()
     kept = [index for index, row in enumerate(wide) if all(row["emoji"] in packs[style] for style in STYLES)]
     _save(
@@ -107,6 +131,19 @@ def main() -> None:
 
 def _render_all(packs: dict[str, PicturePack], styles: tuple[str, ...], emojis: list[str]) -> np.ndarray:
     return np.stack([np.stack([packs[style].render(emoji) for style in styles]) for emoji in emojis])
+
+
+def _render_looked_at(packs: dict[str, PicturePack], emojis: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [concepts, looked-at styles, 160, 160, 4], and bool [concepts, looked-at styles]: which there are."""
+    for emoji in emojis:
+        names = set().union(*(packs[style].names_of(emoji) for style in PACKS))
+        for style in LOOKED_AT_PACKS:
+            packs[style].learn(emoji, names)
+    present = np.array([[emoji in packs[style] for style in LOOKED_AT_PACKS] for emoji in emojis])
+    images = np.zeros((*present.shape, SIZE, SIZE, 4), np.uint8)
+    for row, column in np.argwhere(present):
+        images[row, column] = packs[list(LOOKED_AT_PACKS)[column]].render(emojis[row])
+    return images, present
 
 
 def _save(path: Path, **arrays: np.ndarray) -> None:

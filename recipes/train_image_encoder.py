@@ -42,7 +42,7 @@ CONFIG = {
         "out_hidden_size": 256,
     },
 }
-FULL = Strength(zoom=(0.55, 1.2), stretch=0.05, turn=0.05, colour=0.12, background=0.5, jpeg=0.15, soften=0.2)
+FULL = Strength(zoom=(0.55, 1.2), stretch=0.05, turn=0.05, colour=0.25, background=0.5, jpeg=0.15, soften=0.2)
 SHAPES = [(96, 96)] * 8 + [(96, 128), (128, 96)]
 DOMAIN_SHARE = 0.97
 RAMP = 0.4  # of the budget; by then augmentation is at full strength
@@ -176,6 +176,7 @@ def main() -> None:
     torch.set_num_threads(1)
     cache = cache_folder()
     source = PictureSource(cache, arguments.seed)
+    source.look_at_more(cache)
     if (cache / "image_encoder").exists():
         encoder = ImageEncoder.from_pretrained(cache / "image_encoder")
     else:
