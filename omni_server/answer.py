@@ -28,9 +28,7 @@ from omni_server.types import (
     Part,
     Request,
     SpanClosed,
-    SpanOpened,
     TextDelta,
-    ToolCalled,
 )
 
 
@@ -118,8 +116,6 @@ class Answer:
                 match released:
                     case TextDelta():
                         await post(Transcript(self.id, "assistant", self.spoken.text, final=False))
-                    case SpanOpened() | SpanClosed() | ToolCalled():
-                        await post(ResponsePart(self.id, released))
                     case AudioDelta():
                         if self.first_audio is None:
                             self.first_audio = self._clock() - self._wanted_at
@@ -132,6 +128,8 @@ class Answer:
                         return released
                     case Failed(error=error):
                         raise error
+                    case _:
+                        await post(ResponsePart(self.id, released))
         raise OmniError("a reply ended without an ending")
 
 

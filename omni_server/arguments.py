@@ -1,4 +1,4 @@
-"""Step 1. Arguments of a tool as clients hand them back: JSON text becomes an object, at every door alike."""
+"""Step 1. Arguments of a tool, as clients and models write them: JSON text becomes an object, at every door alike."""
 
 from __future__ import annotations
 
@@ -11,10 +11,20 @@ from omni_server.wording import shown
 
 def read_arguments(text: str, param: str) -> dict[str, Any]:
     """Empty text is an empty object. Raises RequestError that names the field `param`."""
+    arguments = _object(text)
+    if arguments is None:
+        raise RequestError(f"`{param}` is {shown(text)}; expected a JSON object", param=param)
+    return arguments
+
+
+def written_arguments(text: str) -> dict[str, Any]:
+    """A model may write what is no JSON; the client gets it as it is, and the conversation without it."""
+    return _object(text) or {}
+
+
+def _object(text: str) -> dict[str, Any] | None:
     try:
         arguments = json.loads(text or "{}")
     except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise RequestError(f"`{param}` is {shown(text)}; expected a JSON object", param=param)
-    return arguments
+        return None
+    return arguments if isinstance(arguments, dict) else None

@@ -157,6 +157,21 @@ class Conversation:
         called = (turn for turn in self._turns if turn.calls and turn.call_id == call_id)
         return next((turn.calls[0].name for turn in called), None)
 
+    def has_result(self, call_id: str) -> bool:
+        return any(turn.role == "tool" and turn.call_id == call_id for turn in self._turns)
+
+    def has_all_results(self, call_id: str) -> bool:
+        """Every call that stands together with this one has its result."""
+        beside: list[str] = []
+        for turn in self._turns:
+            if turn.calls:
+                beside.append(turn.call_id)
+            elif call_id in beside:
+                break
+            else:
+                beside = []
+        return all(map(self.has_result, beside))
+
     def forget(self, id: str) -> bool:
         """A turn that has never been; whether anybody has heard of it."""
         return self._turns.pop(self._place_of(id)).shown

@@ -186,6 +186,11 @@ class Session:
         """The person has heard so many seconds of an answer so far."""
         self._answering.played(response_id, heard)
 
+    async def hand_back(self, call_id: str, output: str) -> None:
+        """What a tool answered. Once every call beside it has its result, the model goes on by itself."""
+        await self._outbox.room(PATIENCE)
+        self._answering.hand_back(call_id, output)
+
     def go_away(self, seconds: float) -> None:
         """The server is about to stop."""
         self._outbox.put(GoAway(seconds))

@@ -117,7 +117,12 @@ ONLY_IN = {
     "obstore": {"omni_server/media_places.py"},
     "grpc": {"omni_server/rpc/", "clients/omni_client/call_setup.py"},
     "google": {"omni_server/rpc/", "clients/omni_client/speech.py", "clients/omni_client/call_errors.py"},
-    "omni": {"omni_server/rpc/", "clients/omni_client/speech.py", "clients/omni_client/call_setup.py"},
+    "omni": {
+        "omni_server/rpc/",
+        "clients/omni_client/speech.py",
+        "clients/omni_client/speech_config.py",
+        "clients/omni_client/call_setup.py",
+    },
     "omni_client": {"omni_server/cli.py", "clients/"},
     "sounddevice": {"clients/omni_client/sound.py"},
     "prometheus_client": {"omni_server/measures.py"},

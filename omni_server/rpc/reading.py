@@ -64,6 +64,7 @@ SAMPLING_LIMITS = (
     ("presence_penalty", -2.0, 2.0),
     ("frequency_penalty", -2.0, 2.0),
 )
+USES = (content_pb2.TOOL_USE_UNSPECIFIED, content_pb2.TOOL_USE_AUTO, content_pb2.TOOL_USE_NONE)
 MOST_STOPS = 4
 RATIO = re.compile(r"[1-9]\d{0,3}:[1-9]\d{0,3}")
 MOST_STEPS, MOST_PREVIEWS = 200, 3
@@ -87,7 +88,7 @@ def read_generate(asked: omni_service_pb2.GenerateRequest, door: Door) -> tuple[
         modalities=read_modalities(asked.modalities) | {Modality.TEXT},
         sampling=read_sampling(asked.sampling),
         decode=replace(read_drawing(asked.drawing), voice=asked.voice or None, seed=_seed(asked.sampling)),
-        tools=tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(asked.tools)),
+        tools=read_tools(asked.tools, asked.tool_choice),
         thinking=read_thinking(asked.thinking),
     )
     return request, read_format(asked.audio, door, "audio")
@@ -137,6 +138,15 @@ def _message(message: content_pb2.Message, at: str) -> Message:
         for place, call in enumerate(message.tool_calls)
     )
     return Message(role, parts, message.reasoning or None, calls, message.tool or None)
+
+
+def read_tools(tools: Sequence[content_pb2.Tool], choice: content_pb2.ToolChoice) -> tuple[dict[str, Any], ...]:
+    """Those that the model is told of."""
+    offered = tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools))
+    if choice.use not in USES:
+        told = f"`tool_choice.use` is `{choice.use}`; expected auto or none, for the model decides by itself"
+        raise RequestError(told, param="tool_choice.use")
+    return () if choice.use == content_pb2.TOOL_USE_NONE else offered
 
 
 def _tool(tool: content_pb2.Tool, at: str) -> dict[str, Any]:

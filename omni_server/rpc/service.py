@@ -15,7 +15,8 @@ from omni_server.door import Door
 from omni_server.errors import DecodeFailed, OmniError, OutOfOrder, RequestError
 from omni_server.instruction import check_model
 from omni_server.rpc.calls import answered
-from omni_server.rpc.converse import converse, read_config
+from omni_server.rpc.converse import converse
+from omni_server.rpc.live_config import read_config
 from omni_server.rpc.reading import read_generate, read_synthesize
 from omni_server.rpc.transcribe import transcribe
 from omni_server.rpc.writing import MODALITIES, EventWriter, Fields, heavy

@@ -11,7 +11,7 @@ from omni_server.door import Door
 from omni_server.errors import MediaTooLarge, RequestError
 from omni_server.instruction import check_model
 from omni_server.listening import Listener, VoiceBegan, VoiceEnded
-from omni_server.rpc.converse import read_reader, read_turns
+from omni_server.rpc.live_config import read_reader, read_turns
 from omni_server.rpc.reading import read_sampling
 from omni_server.rpc.writing import Fields, duration, usage_message
 from omni_server.scribe import LIKELIEST, Scribe

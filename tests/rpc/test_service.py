@@ -106,6 +106,7 @@ async def test_tools_thoughts_and_drawing_are_read() -> None:
     async with rpc_client(pipeline) as client:
         request = asked(
             tools=[content_pb2.Tool(name="look", description="looks", parameters='{"type": "object"}')],
+            tool_choice=content_pb2.ToolChoice(use=content_pb2.TOOL_USE_AUTO),
             thinking=content_pb2.Thinking(enabled=True, budget_tokens=9),
             drawing=content_pb2.Drawing(ratio="4:3", steps=2, previews=1),
         )
@@ -125,14 +126,25 @@ async def test_tools_thoughts_and_drawing_are_read() -> None:
     assert isinstance(seen.messages[3].parts[0], VideoPart)
 
 
+async def test_tools_may_be_kept_back() -> None:
+    """Would catch a choice that is read and not followed."""
+    pipeline = ScriptedPipeline(DONE)
+    request = asked(tools=[content_pb2.Tool(name="look")], tool_choice=content_pb2.ToolChoice(use=content_pb2.TOOL_USE_NONE))
+    async with rpc_client(pipeline) as client:
+        async for _ in client.stub.Generate(request):
+            pass
+    assert pipeline.requests[0].tools == ()
+
+
 async def test_what_is_apart_from_spans_is_sent() -> None:
     """Would catch a call of a tool, or thoughts, that only REST callers learn of."""
-    script = (Heard("a cat?"), ReasoningDelta("hm"), ToolCalled(0, "look", '{"at": 1}'), DONE)
+    script = (Heard("a cat?"), ReasoningDelta("hm"), ToolCalled(0, "look", '{"at": 1}'), Done("tool_calls", Usage()))
     async with rpc_client(ScriptedPipeline(*script)) as client:
         replies = [reply async for reply in client.stub.Generate(asked())]
     assert [reply.WhichOneof("event") for reply in replies] == ["heard", "reasoning_delta", "tool_called", "done"]
     assert (replies[0].heard.text, replies[1].reasoning_delta.text) == ("a cat?", "hm")
     assert replies[2].tool_called.call == content_pb2.ToolCall(name="look", arguments='{"at": 1}')
+    assert replies[3].done.finish_reason == events_pb2.FINISH_REASON_TOOL_CALLS
 
 
 async def test_sound_of_spans_that_overlap_is_one_line() -> None:
