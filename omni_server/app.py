@@ -27,6 +27,7 @@ from omni_server.maker import Maker
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
 from omni_server.metered import Metered
+from omni_server.packets import PacketProcesses
 from omni_server.pipeline import Pipeline
 from omni_server.placement import CPU, Placement, place
 from omni_server.profile import open_checkpoint
@@ -84,9 +85,9 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
 
 
 @asynccontextmanager
-async def open_ears() -> AsyncIterator[Ears]:
+async def open_ears(settings: Settings) -> AsyncIterator[Ears]:
     """What finds voices in live sound, for every live door."""
-    ears = SileroEars()
+    ears = SileroEars(settings.max_live_calls)
     try:
         yield ears
     finally:
@@ -105,8 +106,10 @@ async def open_rpc(
 ) -> AsyncIterator[RpcServer]:
     """The gRPC door, answering unless the settings turn it off; it is drained on leaving. `access` is shared with the other
     doors; without it, this one has its own by the settings."""
-    server = RpcServer(Door(Metered(pipeline), settings, access or open_access(settings)), ears)
+    packets = PacketProcesses()
+    server = RpcServer(Door(Metered(pipeline), settings, access or open_access(settings), packets=packets), ears)
     if settings.rpc_port is not None:
+        packets.start()
         await server.start(settings.rpc_port)
     try:
         yield server

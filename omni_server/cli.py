@@ -69,7 +69,7 @@ async def serve(settings: Settings) -> None:
     print(f"omni-server is loading {settings.checkpoint} ...", flush=True)
     async with (
         open_pipeline(settings) as pipeline,
-        open_ears() as ears,
+        open_ears(settings) as ears,
         open_rpc(pipeline, settings, ears, access) as rpc,
     ):
         config = rest_config(build_app(pipeline, settings, ears, access), settings)

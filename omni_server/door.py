@@ -15,6 +15,7 @@ from omni_server.config import Settings, StorePolicy
 from omni_server.drain import Drain
 from omni_server.measures import Measures
 from omni_server.media_store import MediaStore
+from omni_server.packets import PacketProcesses
 from omni_server.types import AudioPart, Event, ImagePart, MediaSource, Modality, Request, Speech
 from omni_server.vad import Ears, SileroEars
 
@@ -90,6 +91,7 @@ class Door:
     transcripts: Transcripts = field(default_factory=Transcripts)
     ears: Ears = field(default_factory=SileroEars)
     media: MediaStore = field(default_factory=lambda: MediaStore(StorePolicy()))
+    packets: PacketProcesses = field(default_factory=PacketProcesses)
     opened_at: int = field(default_factory=lambda: int(time.time()))
 
     @property

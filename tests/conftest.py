@@ -38,7 +38,7 @@ async def serving(settings: Settings) -> AsyncIterator[RealServer]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vLLM's own imports warn
-        async with open_pipeline(settings) as pipeline, open_ears() as ears:
+        async with open_pipeline(settings) as pipeline, open_ears(settings) as ears:
             config = uvicorn.Config(build_app(pipeline, settings, ears), host="127.0.0.1", port=0, log_level="warning")
             served = uvicorn.Server(config)
             task = asyncio.create_task(served.serve())

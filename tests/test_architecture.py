@@ -77,6 +77,8 @@ FLOORS = (
         "media_store",
         "cloned_voices",
         "live_audio",
+        "packets",
+        "packet_process",
         "segments",
         "quotas",
         "access",

@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2
 
 from omni.v1 import content_pb2, converse_pb2
 from omni_server.errors import OutOfOrder
+from omni_server.packets import ReadFrame
 from omni_server.rpc.live_config import LiveConfig
 from omni_server.rpc.reading import SoundFormat, read_media
 from omni_server.rpc.writing import (
@@ -55,15 +56,16 @@ STATUSES = {
 }
 
 
-async def converse(session: Session, live: LiveConfig, context: Any) -> None:
-    """Carries both directions until everything is over. What is wrong with a message ends the call with its error."""
+async def converse(session: Session, live: LiveConfig, context: Any, read: ReadFrame) -> None:
+    """Carries both directions until everything is over. What is wrong with a message ends the call with its error. `read` makes
+    samples of a frame."""
     writer = LiveWriter(live.format)
     ready = converse_pb2.Ready(session_id=session.id, config=live.effective)
     await context.write(writer.message({"ready": ready}))
 
     async def listen() -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
-            await take(message, session)
+            await take(message, session, read)
         session.finish()
 
     listening = asyncio.create_task(listen())
@@ -85,10 +87,10 @@ async def speak(session: Session, writer: LiveWriter, context: Any) -> None:
             await context.write(message)
 
 
-async def take(message: converse_pb2.ConverseRequest, session: Session) -> None:
+async def take(message: converse_pb2.ConverseRequest, session: Session, read: ReadFrame) -> None:
     match message.WhichOneof("message"):
         case "audio":
-            await session.hear(message.audio.audio, message.audio.sequence)
+            await session.hear(await read(message.audio.audio), message.audio.sequence)
         case "text":
             await session.say(message.text)
         case "image":

@@ -9,7 +9,7 @@ from omni_server.door import Door
 from omni_server.errors import RequestError
 from omni_server.instruction import check_model
 from omni_server.listening import TurnSettings
-from omni_server.live_audio import HIGHEST_RATE, OPUS_RATES, FrameReader, check_rate, open_reader
+from omni_server.live_audio import HIGHEST_RATE, OPUS_RATES, FrameReader, PcmReader, check_rate
 from omni_server.rpc.reading import (
     ENCODINGS,
     SoundFormat,
@@ -37,6 +37,7 @@ class LiveConfig:
     settings: SessionSettings
     reader: FrameReader
     format: SoundFormat
+    opus: bool  # what is heard comes as packets
     effective: converse_pb2.ConverseConfig = field(default_factory=converse_pb2.ConverseConfig)
 
 
@@ -59,7 +60,7 @@ def read_config(config: converse_pb2.ConverseConfig, door: Door) -> LiveConfig:
     format = read_format(config.output_audio, door, "output_audio")
     if format.encoding not in LIVE:
         raise RequestError("`output_audio.encoding` is a file; expected PCM_S16LE or OPUS", param="output_audio.encoding")
-    live = LiveConfig(settings, read_reader(config.input_audio, "input_audio"), format)
+    live = LiveConfig(settings, read_reader(config.input_audio, "input_audio"), format, is_opus(config.input_audio))
     live.effective.CopyFrom(effective_config(config, live, door))
     return live
 
@@ -82,17 +83,22 @@ def read_turns(asked: converse_pb2.TurnDetection, door: Door) -> TurnSettings:
     )
 
 
+def is_opus(asked: content_pb2.AudioFormat) -> bool:
+    return ENCODINGS.get(asked.encoding) == "opus_packets"
+
+
 def read_reader(asked: content_pb2.AudioFormat, param: str) -> FrameReader:
+    """Of samples: packets of Opus have become some before, in a process of their own."""
     encoding = ENCODINGS.get(asked.encoding)
     if encoding not in LIVE:
         at = f"{param}.encoding"
         raise RequestError(f"`{at}` is `{asked.encoding}`; expected PCM_S16LE or OPUS for live sound", param=at)
     rate = check_rate(asked.sample_rate_hertz or DEFAULT_INPUT_RATE, f"{param}.sample_rate_hertz")
-    if encoding == "opus_packets" and rate not in OPUS_RATES:
+    if is_opus(asked) and rate not in OPUS_RATES:
         rates = ", ".join(str(known) for known in OPUS_RATES)
         at = f"{param}.sample_rate_hertz"
         raise RequestError(f"`{at}` is `{rate}`; expected one of {rates} with Opus", param=at)
-    return open_reader(encoding, rate)
+    return PcmReader(HIGHEST_RATE if is_opus(asked) else rate)
 
 
 def effective_config(asked: converse_pb2.ConverseConfig, live: LiveConfig, door: Door) -> converse_pb2.ConverseConfig:
@@ -104,8 +110,7 @@ def effective_config(asked: converse_pb2.ConverseConfig, live: LiveConfig, door:
     config.model, config.voice = door.model, settings.voice or ""
     config.modalities[:] = sorted(MODALITIES[modality] for modality in settings.modalities)
     config.input_audio.encoding = config.input_audio.encoding or content_pb2.AUDIO_ENCODING_PCM_S16LE
-    opus = config.input_audio.encoding == content_pb2.AUDIO_ENCODING_OPUS
-    config.input_audio.sample_rate_hertz = HIGHEST_RATE if opus else live.reader.sample_rate
+    config.input_audio.sample_rate_hertz = live.reader.sample_rate
     config.output_audio.encoding = config.output_audio.encoding or content_pb2.AUDIO_ENCODING_PCM_S16LE
     config.output_audio.sample_rate_hertz = live.format.sample_rate
     automatic, by_hand = converse_pb2.TURN_DETECTION_TYPE_SERVER_VAD, converse_pb2.TURN_DETECTION_TYPE_NONE

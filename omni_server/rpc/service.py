@@ -44,9 +44,12 @@ class OmniService(omni_service_pb2_grpc.OmniServiceServicer):
         if first is grpc.aio.EOF or first.WhichOneof("message") != "config":
             raise RequestError("the first message is not `config`; expected it first, and once", param="config")
         live = read_config(first.config, self._door)
-        async with Session(self._door, self._ears, live.settings, live.reader) as session:
+        async with (
+            Session(self._door, self._ears, live.settings, live.reader) as session,
+            self._door.packets.reading(opus=live.opus) as read,
+        ):
             with self._door.pipeline.drain.told(session.go_away):
-                await converse(session, live, context)
+                await converse(session, live, context, read)
 
     @answered
     async def Transcribe(self, requests: Any, context: Any) -> None:
