@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from omni_server.errors import RequestError
+from omni_server.plain_json import parsed
 from omni_server.wording import shown
 
 
@@ -24,7 +24,7 @@ def written_arguments(text: str) -> dict[str, Any]:
 
 def _object(text: str) -> dict[str, Any] | None:
     try:
-        arguments = json.loads(text or "{}")
+        arguments = parsed(text or "{}")
     except ValueError:
         return None
     return arguments if isinstance(arguments, dict) else None

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from omni_server.plain_json import parsed
+
 TEXT = "text"
 _ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|$)", re.DOTALL)
 
@@ -130,7 +132,7 @@ SPEAKER_KEYS = {"is_ref_audio", "gender", "age", "speaker", "emotion"}
 def read_speaker(text: str) -> dict[str, Any] | None:
     """What a model says about the voice that follows; None where it says something else. Unknown keys are let pass."""
     try:
-        said = json.loads(text)
+        said = parsed(text)
     except ValueError:
         return None
     return said if isinstance(said, dict) and (not said or SPEAKER_KEYS & set(said)) else None
@@ -139,7 +141,7 @@ def read_speaker(text: str) -> dict[str, Any] | None:
 def read_tool_call(text: str) -> tuple[str, str] | None:
     """A call's name and its arguments as JSON text, from either written form: a JSON object, or a name and key by key."""
     try:
-        said = json.loads(text)
+        said = parsed(text)
         if isinstance(said, dict) and isinstance(said.get("name"), str):
             arguments = said.get("arguments", {})
             return said["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
@@ -155,6 +157,6 @@ def read_tool_call(text: str) -> tuple[str, str] | None:
 def _value(text: str) -> Any:
     """Strings stand verbatim, other values as JSON."""
     try:
-        return json.loads(text)
+        return parsed(text)
     except ValueError:
         return text

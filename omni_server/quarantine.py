@@ -29,6 +29,7 @@ import PIL.Image
 from omni_server.config import MediaLimits
 from omni_server.decoding import SAMPLE_RATE
 from omni_server.errors import MediaError, MediaTooLarge
+from omni_server.plain_json import parsed
 from omni_server.video import Frames
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def described(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if not (piece := channel.recv(length - len(said))):
             raise EOFError
         said += piece
-    return json.loads(said), list(files)
+    return parsed(said), list(files)
 
 
 @contextmanager

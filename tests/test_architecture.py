@@ -21,6 +21,7 @@ FLOORS = (
         "scores",
         "types",
         "wording",
+        "plain_json",
         "lanes",
         "timeline",
         "call",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from fastapi import APIRouter
@@ -60,7 +61,7 @@ def live_router(door: Door, ears: Ears) -> APIRouter:
         await accept(socket)
         event_id: str | None = None
         try:
-            given = read_object(await socket.receive_text())
+            given = read_object(await first_message(socket))
             event_id = event_id_of(given)
             first = read_live_event(given)
             if not isinstance(first, SessionStart):
@@ -71,14 +72,23 @@ def live_router(door: Door, ears: Ears) -> APIRouter:
         except WebSocketDisconnect:
             return
         except OmniError as error:
-            await socket.send_json(error_body(error, event_id))
-            await socket.close()
+            with suppress(WebSocketDisconnect):
+                await socket.send_json(error_body(error, event_id))
+                await socket.close()
             return
         async with session:
             with door.pipeline.drain.told(session.go_away):
                 await Conversation(session, live, door).carry(socket, event_id)
 
     return router
+
+
+async def first_message(socket: WebSocket) -> str | bytes:
+    """Of whichever kind, as all that come after it."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1005))
+    return message.get("text") or message.get("bytes") or ""
 
 
 def read_live(asked: LiveFields, door: Door) -> Live:
@@ -136,7 +146,8 @@ class Conversation:
 
         await carry(socket, lambda given: self._take(read_live_event(given)), error_body, events())
         if self._closing.is_set():
-            await socket.close()
+            with suppress(WebSocketDisconnect):  # the client was faster
+                await socket.close()
 
     async def _paced(self) -> AsyncGenerator[Body, None]:
         """Sound of an answer that was interrupted while it waited is not sent."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -176,3 +177,15 @@ async def test_what_is_wrong_is_told(message: dict[str, Any], param: str, ends: 
         else:
             await live.send("session.close")
             await live.until("session.closed")
+
+
+async def test_a_first_message_of_bytes_is_read_as_any_other() -> None:
+    """Would catch a session that ends without a word because its first message came in a binary frame."""
+    async with served(ScriptedPipeline(*spoken())) as url:
+        for first, type in (
+            (b'{"type": "session.start", "session": {"model": "%b"}}' % MODEL.encode(), "session.started"),
+            (b"\xff", "error"),
+        ):
+            async with websockets.connect(url.replace("http", "ws", 1) + "/live/sessions") as socket:
+                await socket.send(first)
+                assert json.loads(await socket.recv())["type"] == type
