@@ -17,11 +17,16 @@ import numpy as np
 import pytest
 
 import omni_server
-from omni.v1 import content_pb2, converse_pb2
+from omni.v1 import content_pb2, converse_pb2, omni_service_pb2, omni_service_pb2_grpc
+from omni_server.config import Settings
+from omni_server.door import Door
 from omni_server.errors import MediaError
 from omni_server.live_audio import FrameWriter, OpusReader
 from omni_server.packets import LARGEST_PACKET, PacketProcesses, PacketReader
-from tests.doubles import ScriptedPipeline
+from omni_server.rpc import RpcServer
+from tests.doubles import LoudEars, ScriptedPipeline
+from tests.rest.scripts import done, words
+from tests.rest.worded import recordings_of, worded
 from tests.rpc.doors import error_info, rpc_client
 from tests.rpc.test_converse import ANSWER, BY_HAND
 
@@ -220,6 +225,31 @@ async def test_a_live_call_whose_decoder_ends_is_told_and_its_neighbour_is_answe
         while (reply := await good.read()) is not grpc.aio.EOF:
             kinds.append(reply.WhichOneof("message"))
         assert kinds.count("response_done") == 1 and await good.code() is grpc.StatusCode.OK
+
+
+@pytest.mark.parametrize("by_utterance", [False, True])
+async def test_a_recording_in_packets_is_read_as_packets(by_utterance: bool) -> None:
+    """Catches packets that another method of the wire hears as samples."""
+    format = content_pb2.AudioFormat(encoding=content_pb2.AUDIO_ENCODING_OPUS)
+    turns = converse_pb2.TurnDetection() if by_utterance else None
+    config = omni_service_pb2.TranscribeConfig(audio=format, turn_detection=turns)
+    sound = FrameWriter("opus_packets", 24_000, 24_000).feed(np.concatenate([TONE, 0 * TONE]))
+    pipeline = worded(*words(0, "heard"), done())
+    ears = LoudEars()
+    server = RpcServer(Door(pipeline, Settings(shutdown_seconds=0)), ears)
+    await server.start(0)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub: Any = omni_service_pb2_grpc.OmniServiceStub(channel)  # type: ignore[no-untyped-call]
+        asked = [omni_service_pb2.TranscribeRequest(config=config)]
+        asked += [omni_service_pb2.TranscribeRequest(audio=packet) for packet in sound]
+        replies = [reply async for reply in stub.Transcribe(iter(asked))]
+    await server.drain(0.0)
+    ears.lane.close()
+    assert [reply.utterance.text for reply in replies if reply.HasField("utterance")] == ["heard"]
+    assert replies[-1].done.audio.ToTimedelta().total_seconds() == pytest.approx(2.0, abs=0.1)
+    (recording,) = recordings_of(pipeline.requests[0])
+    samples = np.frombuffer(recording[44:], "<i2")  # type: ignore[index]
+    assert abs(int(np.abs(np.fft.rfft(samples[9_600:33_600])).argmax()) * 2 - 440) <= 4
 
 
 def test_no_packet_is_decoded_in_the_server() -> None:
