@@ -88,6 +88,7 @@ class Answering:
             sampling=settings.sampling,
             decode=replace(settings.drawing, voice=settings.voice, seed=settings.sampling.seed),
             tools=settings.tools,
+            calling=settings.calling,
             thinking=settings.thinking,
         )
 

@@ -45,7 +45,7 @@ class VllmBackbone:
         self._checkpoint = checkpoint
         self._adapters = _adapters(settings)
         self._defaults = _generation_defaults(checkpoint.folders["backbone"])
-        self._grammar = lru_cache(maxsize=None)(lambda modalities: span_grammar(checkpoint, modalities))
+        self._grammar = lru_cache(maxsize=None)(lambda media, may_call: span_grammar(checkpoint, media, may_call=may_call))
         try:
             self._engine: Any = AsyncLLM.from_engine_args(
                 AsyncEngineArgs(**_engine_arguments(checkpoint, settings, placement, on_cpu=self._on_cpu))
@@ -128,13 +128,16 @@ class VllmBackbone:
 
     def _constraints(self, sampling: Sampling, modalities: frozenset[Modality]) -> dict[str, Any]:
         """What may be said at all. A schema speaks of letters, and the names of media tokens are letters too, so a reply in a
-        form is held to the ids of text beside it."""
+        form, or of calls, is held to the ids of text beside it."""
         from vllm.sampling_params import StructuredOutputsParams
 
-        if sampling.form is None:
-            grammar = self._grammar(modalities)
+        if sampling.form is None and sampling.calls is None:
+            grammar = self._grammar(modalities, sampling.may_call)
             return {"structured_outputs": StructuredOutputsParams(grammar=grammar) if grammar is not None else None}
-        form = StructuredOutputsParams(json=dict(sampling.form))
+        if sampling.calls is not None:
+            form = StructuredOutputsParams(structural_tag=json.dumps(sampling.calls))
+        else:
+            form = StructuredOutputsParams(json=dict(sampling.form or {}))
         if not self._checkpoint.bands:
             return {"structured_outputs": form}
         text = [token for first, size in self._checkpoint.text_ranges for token in range(first, first + size)]

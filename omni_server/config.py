@@ -170,6 +170,12 @@ class Settings:
     enable_lora: bool | None = _setting(None, read.switch, "vLLM: serve adapters beside the model")
     max_lora_rank: int | None = _setting(None, read.whole(1, 4096), "vLLM: largest rank of an adapter")
     lora_modules: dict[str, Any] | None = _setting(None, read.json_object, "adapters by name, as JSON: their folders")
+    tool_call_parser: str | None = _setting(
+        None, read.text, "vLLM: its parser of tool calls, by name, in place of our own reader"
+    )
+    reasoning_parser: str | None = _setting(
+        None, read.text, "vLLM: its parser of thoughts, by name, in place of our own reader"
+    )
     engine_args: dict[str, Any] | None = _setting(None, read.json_object, "vLLM: any other engine argument, as JSON")
 
     @property

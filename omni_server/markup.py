@@ -7,22 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from omni_server.dialect import TEXT, Piece
 from omni_server.plain_json import parsed
 
-TEXT = "text"
 _ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|$)", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """`role` is `text`, or a role of dialect.py; thoughts come in pieces, everything else that is no text comes whole."""
-
-    role: str
-    text: str
 
 
 class Markup:
@@ -42,7 +33,8 @@ class Markup:
     def in_thought(self) -> bool:
         return self._inside is not None and self._tags[self._inside] == "reasoning"
 
-    def feed(self, item: str) -> list[Piece]:
+    def feed(self, item: str, ids: Sequence[int] = ()) -> list[Piece]:
+        """Tags are found by their letters, so the `ids` say nothing new."""
         self._held += item
         pieces: list[Piece] = []
         while self._step(pieces, ended=False):
@@ -138,7 +130,7 @@ def read_speaker(text: str) -> dict[str, Any] | None:
     return said if isinstance(said, dict) and (not said or SPEAKER_KEYS & set(said)) else None
 
 
-def read_tool_call(text: str) -> tuple[str, str] | None:
+def read_tool_call(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[str, str] | None:
     """A call's name and its arguments as JSON text, from either written form: a JSON object, or a name and key by key."""
     try:
         said = parsed(text)
@@ -150,13 +142,50 @@ def read_tool_call(text: str) -> tuple[str, str] | None:
     name = text.partition("<arg_key>")[0].strip()
     if not name or "\n" in name:
         return None
-    arguments = {key.strip(): _value(value) for key, value in _ARGUMENT.findall(text)}
+    schema = next((tool["function"].get("parameters") for tool in tools if tool["function"]["name"] == name), None) or {}
+    properties = schema.get("properties")
+    schemas = properties if isinstance(properties, dict) else {}
+    arguments = {key.strip(): _value(value, schemas.get(key.strip())) for key, value in _ARGUMENT.findall(text)}
     return name, json.dumps(arguments, ensure_ascii=False)
 
 
-def _value(text: str) -> Any:
-    """Strings stand verbatim, other values as JSON."""
+def _value(text: str, schema: Any) -> Any:
+    """Strings stand verbatim, other values as JSON; where both can be read, the schema says which it is. Of a few words that
+    are allowed, white space around them is no part."""
+    if isinstance(schema, dict) and text.strip() in _few(schema):
+        return text.strip()
     try:
-        return parsed(text)
+        value = parsed(text)
     except ValueError:
         return text
+    return value if _fits(value, schema) else text
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "string": (str,), "integer": (int, float), "number": (int, float), "object": (dict,), "array": (list,), "boolean": (bool,),
+    "null": (type(None),),
+}  # fmt: skip
+
+
+def _few(schema: Mapping[str, Any]) -> list[Any]:
+    """The values that are allowed, where they are named one by one. A schema may be nonsense: it is the client's."""
+    named = schema.get("enum")
+    return named if isinstance(named, list) else [schema["const"]] if "const" in schema else []
+
+
+def _fits(value: Any, schema: Any) -> bool:
+    """Only as far as a string must be told from another value."""
+    if not isinstance(schema, dict):
+        return True
+    if few := _few(schema):
+        return value in few
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(choices, list) and choices:
+        return any(_fits(value, choice) for choice in choices)
+    kinds = schema.get("type")
+    if not isinstance(kinds, str | list):
+        return True
+    if isinstance(value, str):  # quoted: no model writes a string so that is to stand verbatim
+        return False
+    named = [kinds] if isinstance(kinds, str) else kinds
+    return any(type(value) in _KINDS.get(kind, ()) for kind in named if isinstance(kind, str))

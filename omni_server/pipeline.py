@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from omni_server.breaker import STAGE_SECONDS
+from omni_server.call_grammar import call_grammar
 from omni_server.checkpoint import Checkpoint
 from omni_server.cloned_voices import ClonedVoices
 from omni_server.dialect import Dialect
 from omni_server.drain import Drain
 from omni_server.errors import ModalityUnavailable, OmniError, RequestError
+from omni_server.forms import check_calling, check_form
 from omni_server.gate import Gate
-from omni_server.interfaces import Backbone
+from omni_server.interfaces import Backbone, TextParsers
 from omni_server.lanes import Lane
 from omni_server.maker import Maker
 from omni_server.media import MediaLoader
@@ -47,9 +50,6 @@ from omni_server.watch import Watch
 
 LEAVE_SECONDS = 5.0  # that a lane gets to come out of its model before the process ends around it
 
-# Values in a schema. The engine takes a time to work one out that grows faster than its size, and cannot be told to stop.
-LARGEST_FORM = 2000
-
 
 class Pipeline:
     """One checkpoint, ready to answer. Everything it needs is handed to it by app.py."""
@@ -68,14 +68,17 @@ class Pipeline:
         gate: Gate | None = None,
         stage_seconds: float = STAGE_SECONDS,
         cloned: ClonedVoices | None = None,
+        parsers: TextParsers | None = None,
     ) -> None:
-        """`stage_seconds`: the limit of reading one medium, and of building one prompt."""
+        """`stage_seconds`: the limit of reading one medium, and of building one prompt. `parsers`: of thoughts and calls, in
+        place of our own."""
         self.checkpoint = checkpoint
         self.backbone = backbone
         self.cloned = cloned or ClonedVoices()
         self._loader = loader
         self._senses = senses
         self._prompter = prompter
+        self._parsers = parsers
         self._codec = codec
         self._makers = makers
         self._end_of_turn = tuple(end_of_turn)
@@ -110,6 +113,7 @@ class Pipeline:
                     prompt = await self._prompt(request, encodings)
                 seat.settle(prompt)
                 # 5 backbone
+                request = self._held_to_calls(request)
                 tokens = self._speak(request, prompt)
                 # 6 route
                 router = Router(self.checkpoint.bands, self.checkpoint.image, self._end_of_turn)
@@ -117,7 +121,8 @@ class Pipeline:
                 rate = self.checkpoint.sample_rate
                 # What goes on from given words is no answer, so nothing in it is told apart.
                 dialect = self.checkpoint.dialect if request.verbatim is None else Dialect()
-                reply = Reply(request, prompt, self._codec, self._makers, rate, dialect, heard, timeline)
+                reader = self._parsers.open(request, prompt, dialect) if self._parsers and request.verbatim is None else None
+                reply = Reply(request, prompt, self._codec, self._makers, rate, dialect, heard, timeline, reader)
                 async with reply.run(tokens, router, self.drain):
                     yield watched.events(reply.events())
 
@@ -172,10 +177,9 @@ class Pipeline:
                 f"expected some of {_listed(self.checkpoint.modalities_out)}",
                 param="modalities",
             )
-        if request.tools and self.checkpoint.dialect.tag_of("tool_call") is None:
-            raise RequestError(f"`tools` is set; `{self.checkpoint.name}` has not learned to call tools", param="tools")
+        self._check_tools(request)
         if request.sampling.form is not None:
-            _check_form(request)
+            check_form(request)
         voice = request.decode.voice
         if voice is not None and voice not in self.checkpoint.voices and not self.cloned.known(voice):
             cloned = ", or the id of a voice that was made of a recording" if self.checkpoint.clones_voices else ""
@@ -183,6 +187,32 @@ class Pipeline:
                 f"voice `{voice}` is unknown; expected one of {_listed(self.checkpoint.voices)}{cloned}",
                 param="audio.voice",
             )
+
+    def _check_tools(self, request: Request) -> None:
+        reads_calls = self._parsers is not None and self._parsers.reads_calls
+        if request.tools and not reads_calls and self.checkpoint.dialect.tag_of("tool_call") is None:
+            raise RequestError(f"`tools` is set; `{self.checkpoint.name}` has not learned to call tools", param="tools")
+        check_calling(request)
+        if request.calling.required and self._call_grammar(request) is None:
+            raise RequestError(
+                f"`tool_choice` asks for a call; `{self.checkpoint.name}` writes calls in no form that this server can hold "
+                "it to, expected `auto` or `none`",
+                param="tool_choice",
+            )
+
+    def _call_grammar(self, request: Request) -> Mapping[str, Any] | None:
+        if self._parsers is not None and self._parsers.reads_calls:
+            return self._parsers.grammar(request)
+        form, calling = self._prompter.call_form, request.calling
+        if form is None:
+            return None
+        tools = [tool for tool in request.tools if calling.named in (None, tool["function"]["name"])]
+        return call_grammar(form, tools, several=calling.several and calling.named is None)
+
+    def _held_to_calls(self, request: Request) -> Request:
+        """The sampling that the wish for tools asks for."""
+        calls = self._call_grammar(request) if request.calling.required else None
+        return replace(request, sampling=replace(request.sampling, calls=calls, may_call=bool(request.tools)))
 
     async def _prompt(self, request: Request, encodings: list[Encoding]) -> Prompt:
         if request.verbatim is not None:
@@ -196,9 +226,10 @@ class Pipeline:
         )
 
     def _speak(self, request: Request, prompt: Prompt) -> AsyncGenerator[TokenChunk, None]:
-        """The backbone's tokens; where thoughts have a budget, in two strides."""
+        """The backbone's tokens; where thoughts have a budget, or a call must follow them, in two strides."""
         tag = self.checkpoint.dialect.tag_of("reasoning")
-        if request.thinking.budget is not None and prompt.thinking and tag is not None:
+        strides = request.thinking.budget is not None or request.sampling.calls is not None
+        if strides and prompt.thinking and tag is not None:
             return think_and_answer(self.backbone, request, prompt, self._codec, tag)
         return self.backbone.stream(request.request_id, prompt, request.sampling, request.modalities)
 
@@ -229,31 +260,6 @@ class Pipeline:
         if isinstance(sense, VideoSense):
             return self._loader.video(source, sense.pace, sense.most_frames, hears=sense.hears)
         return self._loader.picture(source) if modality is Modality.IMAGE else self._loader.speech(source)
-
-
-def _check_form(request: Request) -> None:
-    """A form holds for every letter of a reply, so nothing else can stand in it; and the engine has to work it out first."""
-    size = _values(request.sampling.form)
-    if size > LARGEST_FORM:
-        raise RequestError(f"the schema holds `{size}` values; expected at most {LARGEST_FORM}", param="response_format")
-    media = sorted(request.modalities - {Modality.TEXT})
-    if media:
-        raise RequestError(
-            f"the reply is to be JSON and to hold `{media[0]}`; expected `text` alone with JSON",
-            param="response_format",
-        )
-    if request.tools:
-        raise RequestError("the reply is to be JSON and `tools` are offered; expected one of them", param="response_format")
-    if request.thinking.wanted and request.thinking.budget is None:
-        raise RequestError(
-            "the reply is to be JSON and to have thoughts; expected a `thinking_token_budget` with them",
-            param="response_format",
-        )
-
-
-def _values(form: Any) -> int:
-    inner = form.values() if isinstance(form, dict) else form if isinstance(form, list) else ()
-    return 1 + sum(_values(value) for value in inner)
 
 
 def _listed(names: Any) -> str:

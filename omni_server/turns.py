@@ -11,6 +11,7 @@ from omni_server.errors import OmniError
 from omni_server.listening import TurnSettings
 from omni_server.types import (
     AudioDelta,
+    Calling,
     DecodeOptions,
     Done,
     Heard,
@@ -43,7 +44,8 @@ class SessionSettings:
     transcribes: bool = False
     interim: bool = True
     language: str | None = None  # of what is written down, where it is known
-    tools: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()  # that may be called
+    calling: Calling = field(default_factory=Calling)
     thinking: Thinking = field(default_factory=Thinking)
     drawing: DecodeOptions = field(default_factory=DecodeOptions)  # of pictures; who speaks and the seed stand above
     ahead: bool = True

@@ -7,8 +7,8 @@ import pytest
 
 from omni_server.aside import Aside
 from omni_server.conversion.facts import DIALECT, PICTURE_TOOL
-from omni_server.dialect import Dialect, read_dialect
-from omni_server.markup import Markup, Piece, read_tool_call
+from omni_server.dialect import Dialect, Piece, read_dialect
+from omni_server.markup import Markup, read_tool_call
 from omni_server.types import DecodeOptions, Event, Heard, ReasoningDelta, Speech, ToolCalled
 
 SPEAKERS = [{"voice": "fkms", "gender": "f"}, {"voice": "mhwj", "gender": "m"}, {"voice": "fphj", "gender": "f", "age": "10"}]

@@ -209,7 +209,9 @@ def update(field: str) -> str:
         (update('"prompt": {"id": "p"}'), "session.prompt", "left out"),
         (update('"include": ["item.input_audio_transcription.logprobs"]'), "session.include", "left out"),
         (update('"truncation": "disabled"'), "session.truncation", "auto"),
-        (update('"tool_choice": "required"'), "session.tool_choice", "auto"),
+        (update('"tool_choice": "always"'), "session.tool_choice", "required"),
+        (update('"tool_choice": {"type": "function", "name": "f"}'), "session.tool_choice", "expected one of the `tools`"),
+        (update('"tool_choice": {"type": "mcp", "server_label": "x"}'), "session.tool_choice", "`function`"),
         (update('"tools": [{"type": "mcp", "server_label": "x"}]'), "session.tools[0].type", "function"),
         (update('"type": "transcription"'), "session.type", "realtime"),
         (
