@@ -6,8 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
+from omni_server.cloned_voices import own_voice
 from omni_server.dialect import TEXT, Dialect
 from omni_server.interfaces import TextReader
 from omni_server.markup import Markup, read_speaker, read_tool_call
@@ -52,11 +51,12 @@ class Aside:
         return [event for piece in self._reader.finish() for event in self._event(piece.role, piece.text)]
 
     def with_voice(self, options: DecodeOptions) -> DecodeOptions:
-        """A voice that the request names wins; else the one that the model has announced, where there is such a one."""
+        """A voice that the request names wins; else the one that the model has announced, where there is such a one. Raises
+        MediaError where that is the voice of a recording that is too short or silent."""
         if options.voice is not None or options.reference is not None:
             return options
         if self._speaker.get("is_ref_audio") is True and self._heard is not None:
-            return replace(options, reference=np.asarray(self._heard.waveform, np.float32))
+            return replace(options, reference=own_voice(self._heard, "messages"))
         gender, age = (str(self._speaker.get(name, "")) for name in ("gender", "age"))
         return replace(options, voice=self._dialect.voice_for(gender, age) if gender else None)
 

@@ -195,6 +195,11 @@ class Session:
         """The server is about to stop."""
         self._outbox.put(GoAway(seconds))
 
+    def leave(self, seconds: float) -> None:
+        """As above, and what is open is the last."""
+        self.go_away(seconds)
+        self.finish()
+
     def finish(self) -> None:
         """Nothing more comes: the open turn is answered, and then it is over."""
         self._finished = True

@@ -8,6 +8,7 @@ import pytest
 from omni_server.aside import Aside
 from omni_server.conversion.facts import DIALECT, PICTURE_TOOL
 from omni_server.dialect import Dialect, Piece, read_dialect
+from omni_server.errors import MediaError
 from omni_server.markup import Markup, read_tool_call
 from omni_server.types import DecodeOptions, Event, Heard, ReasoningDelta, Speech, ToolCalled
 
@@ -98,13 +99,23 @@ def test_thoughts(dialect: Dialect, cut: int) -> None:
 def test_the_users_own_voice(dialect: Dialect) -> None:
     """Would catch a clone without a recording, which no vocoder can make."""
     said = '<speaker_info>{"is_ref_audio": true}</speaker_info>'
-    speech = Speech(np.ones(1600, np.float32), 16_000, "digest")
+    speech = Speech(np.ones(16_000, np.float32), 16_000, "digest")
     with_recording, without = Aside(dialect, speech, thinking=False), Aside(dialect, None, thinking=False)
     for aside in (with_recording, without):
         tell(aside, said, 5)
     options = with_recording.with_voice(DecodeOptions())
-    assert options.reference is not None and len(options.reference) == 1600
+    assert options.reference is not None and len(options.reference) == 16_000
     assert without.with_voice(DecodeOptions()) == DecodeOptions()
+
+
+def test_a_recording_that_no_voice_can_be_taken_of(dialect: Dialect) -> None:
+    """Would catch a recording that fails inside the vocoder, as a fault of ours, after which the vocoder is probed."""
+    for recording, words in ((np.ones(7999, np.float32), "holds `0.50` seconds"), (np.zeros(16_000, np.float32), "is silent")):
+        aside = Aside(dialect, Speech(recording, 16_000, "digest"), thinking=False)
+        tell(aside, '<speaker_info>{"is_ref_audio": true}</speaker_info>', 5)
+        with pytest.raises(MediaError, match=words):
+            aside.with_voice(DecodeOptions())
+        assert aside.with_voice(DecodeOptions(voice="fkms")).voice == "fkms"
 
 
 def test_a_model_without_tags_is_let_be() -> None:

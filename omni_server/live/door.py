@@ -32,7 +32,7 @@ from omni_server.live.writing import LiveWriter, error_body, live_event, timed
 from omni_server.live_audio import open_reader
 from omni_server.realtime.held import Body, Sound, sound_of, voice_of
 from omni_server.realtime.items import frames, read_base64
-from omni_server.realtime.socket import accept, carry, event_id_of
+from omni_server.realtime.socket import GOING_AWAY, accept, carry, event_id_of
 from omni_server.realtime.wire import ClientEvent, read_object
 from omni_server.session import Session
 from omni_server.turns import SessionSettings, Wish
@@ -61,6 +61,7 @@ def live_router(door: Door, ears: Ears) -> APIRouter:
         await accept(socket)
         event_id: str | None = None
         try:
+            door.pipeline.drain.check()
             given = read_object(await first_message(socket))
             event_id = event_id_of(given)
             first = read_live_event(given)
@@ -77,7 +78,7 @@ def live_router(door: Door, ears: Ears) -> APIRouter:
                 await socket.close()
             return
         async with session:
-            with door.pipeline.drain.told(session.go_away):
+            with door.pipeline.drain.told(session.leave):
                 await Conversation(session, live, door).carry(socket, event_id)
 
     return router
@@ -132,22 +133,24 @@ class Conversation:
             closing = asyncio.create_task(self._closing.wait())
             try:
                 while True:
-                    event = asyncio.ensure_future(anext(coming))
+                    event = asyncio.ensure_future(anext(coming, None))
                     await asyncio.wait((event, closing), return_when=asyncio.FIRST_COMPLETED)
                     if closing.done():
                         event.cancel()
                         await asyncio.gather(event, return_exceptions=True)
                         break
-                    yield event.result()
+                    if (told := event.result()) is None:
+                        break
+                    yield told
             finally:
                 closing.cancel()
             usage = {"seconds": round(self._writer.seconds, 3)}
-            yield live_event("session.closed", self._closed_by, reason="close_requested", session=self._body(), usage=usage)
+            reason = "close_requested" if self._closing.is_set() else "expired"
+            yield live_event("session.closed", self._closed_by, reason=reason, session=self._body(), usage=usage)
 
-        await carry(socket, lambda given: self._take(read_live_event(given)), error_body, events())
-        if self._closing.is_set():
+        if await carry(socket, lambda given: self._take(read_live_event(given)), error_body, events()):
             with suppress(WebSocketDisconnect):  # the client was faster
-                await socket.close()
+                await socket.close(1000 if self._closing.is_set() else GOING_AWAY)
 
     async def _paced(self) -> AsyncGenerator[Body, None]:
         """Sound of an answer that was interrupted while it waited is not sent."""

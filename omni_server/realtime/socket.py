@@ -18,6 +18,7 @@ from omni_server.realtime.wire import read_object
 _log = logging.getLogger(__name__)
 
 LONG = 1 << 16  # letters of a message that take too long to read for the event loop
+GOING_AWAY = 1001  # the code of a close that is the server's own leaving
 PROTOCOL = "realtime"  # a browser, which cannot send headers, names it beside its key
 
 
@@ -30,9 +31,9 @@ async def carry(
     take: Callable[[Body], Awaitable[list[Body]]],
     fault: Callable[[OmniError, str | None], Body],
     events: AsyncGenerator[Body, None],
-) -> None:
+) -> bool:
     """`take` answers one message at once, `fault` says what is wrong with one, `events` go down as they come. Returns when
-    the client leaves, or after the last event."""
+    the client leaves, or after the last event: whether it was that, and the client is still there."""
 
     async def send(event: Body) -> None:
         await socket.send_text(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
@@ -52,8 +53,9 @@ async def carry(
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        return tasks[0] not in done
     except WebSocketDisconnect:
-        pass  # while something was being sent
+        return False  # while something was being sent
     finally:
         for task in tasks:
             task.cancel()

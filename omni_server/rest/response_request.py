@@ -90,6 +90,22 @@ def conversation(asked: ResponseRequest, before: Kept | None) -> tuple[Message, 
     return messages
 
 
+def input_items(asked: ResponseRequest, response_id: str) -> list[Body]:
+    """What was sent, each as an item of its own with an id and its parts."""
+    items: list[Body]
+    if isinstance(asked.input, str):
+        items = [{"type": "message", "role": "user", "content": asked.input}]
+    else:
+        items = [item.model_dump(mode="json", exclude_none=True) for item in asked.input]
+    for place, item in enumerate(items):
+        item["id"] = f"in_{response_id.removeprefix('resp_')}_{place}"
+        item.setdefault("status", "completed")
+        if item["type"] == "message" and isinstance(item["content"], str):
+            kind = "output_text" if item["role"] == "assistant" else "input_text"
+            item["content"] = [{"type": kind, "text": item["content"]}]
+    return items
+
+
 def replied(output: Sequence[Body]) -> tuple[Message, ...]:
     """An answer of ours as what went before, just as if its client had sent it back."""
     return tuple(_messages(ITEMS.validate_python(output), {}))

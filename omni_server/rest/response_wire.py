@@ -242,7 +242,7 @@ class ResponseRequest(Sampled):
     prompt_cache_retention: Annotated[Any, Ignored("what is cached is kept while there is room")] = None
     max_tool_calls: Annotated[Any, Ignored("the server calls no tools by itself")] = None
     image: Annotated[Any, Ignored("pictures are read as they are")] = None
-    background: Annotated[Any, Refused("a reply is made while its client waits")] = None
+    background: Annotated[Any, Refused("a reply is made while its client waits, on the connection that asked for it")] = None
     background_options: Annotated[Any, Refused("a reply is made while its client waits")] = None
     conversation: Annotated[Any, Refused("a conversation goes on by `previous_response_id`")] = None
     context_management: Annotated[Any, Refused("nothing is left out of a conversation in silence")] = None

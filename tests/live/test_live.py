@@ -146,8 +146,12 @@ async def test_who_talks_hears_that_the_server_stops() -> None:
     async with started(pipeline) as live:
         await live.until("session.started")
         pipeline.drain.begin(5.0)
-        told = await live.until("info")
-    assert told.code == "server_stopping" and "5 seconds" in told.message
+        told = await live.connection.recv()
+        assert (told.type, told.error.code) == ("error", "server_stopping") and "`5` seconds" in told.error.message
+        assert (await live.until("session.closed")).reason == "expired"
+        with pytest.raises(websockets.ConnectionClosedOK) as over:
+            await live.connection.recv()
+        assert over.value.rcvd is not None and over.value.rcvd.code == 1001
 
 
 @pytest.mark.parametrize(
