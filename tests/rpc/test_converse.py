@@ -54,6 +54,7 @@ ANSWER = (
     Done("stop", Usage(prompt_tokens=5), {"total": 0.1}),
 )
 Request = converse_pb2.ConverseRequest
+OPUS: Any = {"encoding": content_pb2.AUDIO_ENCODING_OPUS}
 BY_HAND = converse_pb2.TurnDetection(type=converse_pb2.TURN_DETECTION_TYPE_NONE)
 
 
@@ -238,6 +239,24 @@ async def test_an_answer_that_fails_does_not_end_the_call() -> None:
         ),
         (
             [Request(config=converse_pb2.ConverseConfig()), Request(audio=converse_pb2.AudioFrame(audio=bytes(64_000)))],
+            "INVALID_ARGUMENT",
+            "audio",
+        ),
+        (
+            [Request(config=converse_pb2.ConverseConfig(input_audio=OPUS | {"sample_rate_hertz": 11_025}))],
+            "INVALID_ARGUMENT",
+            "input_audio.sample_rate_hertz",
+        ),
+        (
+            [Request(config=converse_pb2.ConverseConfig(output_audio=content_pb2.AudioFormat(sample_rate_hertz=96_000)))],
+            "INVALID_ARGUMENT",
+            "output_audio.sample_rate_hertz",
+        ),
+        (
+            [
+                Request(config=converse_pb2.ConverseConfig(input_audio=OPUS)),
+                Request(audio=converse_pb2.AudioFrame(audio=b"no packet of Opus")),
+            ],
             "INVALID_ARGUMENT",
             "audio",
         ),
