@@ -81,9 +81,10 @@ class Answering:
         wish = wish or Wish(self._settings)
         settings = wish.settings
         conversation = self.conversation if wish.messages is None else Conversation(wish.messages)
+        latest = self._pipeline.checkpoint.turns if wish.messages is None else 0
         return Request(
             request_id=f"converse-{uuid.uuid4().hex}",
-            messages=conversation.messages(*parts, instructions=settings.instructions),
+            messages=conversation.messages(*parts, instructions=settings.instructions, latest=latest),
             modalities=settings.modalities | {Modality.TEXT},
             sampling=settings.sampling,
             decode=replace(settings.drawing, voice=settings.voice, seed=settings.sampling.seed),

@@ -184,10 +184,11 @@ class Conversation:
         self._turns = self._turns[later[0] :]
         return True
 
-    def messages(self, *more: Part, instructions: str = "") -> tuple[Message, ...]:
-        """Neighbouring turns of one side are one message, as where an answer was not heard at all."""
+    def messages(self, *more: Part, instructions: str = "", latest: int = 0) -> tuple[Message, ...]:
+        """Neighbouring turns of one side are one message, as where an answer was not heard at all. `latest`: only the so many
+        last messages of the person and what stands between them; 0 for all. Instructions always stay."""
         turns = [*self._turns, _Turn("", "user", list(more))]
-        messages = [Message("system", (TextPart(instructions),))] if instructions else []
+        messages: list[Message] = []
         for turn in (turn for turn in turns if turn.parts or turn.calls):
             last = messages[-1] if messages else None
             if last is not None and last.role == turn.role and turn.role != "tool":
@@ -195,7 +196,10 @@ class Conversation:
                 messages[-1] = Message(turn.role, parts, tool_calls=calls)
             else:
                 messages.append(Message(turn.role, tuple(turn.parts), tool_calls=turn.calls, tool=turn.tool))
-        return tuple(messages)
+        asked = [place for place, message in enumerate(messages) if message.role == "user"]
+        first = asked[-latest] if latest and len(asked) > latest else 0
+        told = [Message("system", (TextPart(instructions),))] if instructions else []
+        return (*told, *(message for message in messages[:first] if message.role == "system"), *messages[first:])
 
     def _append(self, turn: _Turn) -> str | None:
         self._turns.append(turn)

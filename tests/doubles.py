@@ -55,6 +55,7 @@ class ScriptedCheckpoint:
     clones_voices: bool = False
     sample_rate: int = 24_000
     context_length: int = 4096
+    turns: int = 0
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 

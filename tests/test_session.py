@@ -8,9 +8,9 @@ from omni_server.config import Settings
 from omni_server.door import Door
 from omni_server.live_audio import PcmReader
 from omni_server.session import Session
-from omni_server.turns import Interrupted, ResponsePart, SessionEvent, SessionSettings
+from omni_server.turns import Interrupted, ResponsePart, SessionEvent, SessionSettings, TurnComplete
 from omni_server.types import AudioDelta
-from tests.doubles import Forever, LoudEars, ScriptedPipeline
+from tests.doubles import Forever, LoudEars, ScriptedCheckpoint, ScriptedPipeline
 from tests.rpc.test_converse import ANSWER, RATE, SECOND, TURN
 
 
@@ -32,4 +32,21 @@ async def test_a_client_that_does_not_read_can_still_interrupt() -> None:
                 seen.append(await anext(events))
     assert not [event for event in seen if isinstance(event, ResponsePart) and isinstance(event.event, AudioDelta)]
     assert (pipeline.running, ears.opened) == (0, 0)
+    ears.lane.close()
+
+
+async def test_the_checkpoint_says_how_many_turns_it_is_shown() -> None:
+    """Would catch a fact of the checkpoint that no conversation follows."""
+    pipeline = ScriptedPipeline(*ANSWER)
+    pipeline.checkpoint = ScriptedCheckpoint(turns=2)
+    ears = LoudEars()
+    async with Session(Door(pipeline, Settings()), ears, SessionSettings(), PcmReader(RATE)) as session:
+        for words in ("a", "b", "c"):
+            await session.say(words)
+            await session.end_turn()
+            async with asyncio.timeout(20):
+                async for event in session.events():
+                    if isinstance(event, TurnComplete):
+                        break
+    assert [len(request.messages) for request in pipeline.requests] == [1, 3, 3]
     ears.lane.close()
