@@ -262,11 +262,14 @@ class Answering:
         """Answers whatever has waited for the end of an answer."""
         if self._current is not None:
             return
+        wish = None
         if self._handed_back is not None and self.conversation.has_all_results(self._handed_back):
             self._handed_back, self._unanswered = None, self._unanswered or ""
+            calling = replace(self._settings.calling, required=False, named=None)  # or it would call for ever
+            wish = Wish(replace(self._settings, calling=calling))
         if self._unanswered is not None:
             turn_id, self._unanswered = self._unanswered, None
-            self._open(turn_id, self._begin(()))
+            self._open(turn_id, self._begin((), wish))
 
     async def _post(self, event: SessionEvent) -> None:
         await self._outbox.room()

@@ -114,12 +114,14 @@ class Tool(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ...) -> None: ...
 
 class ToolChoice(_message.Message):
-    __slots__ = ("use", "name")
+    __slots__ = ("use", "name", "one_call")
     USE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
+    ONE_CALL_FIELD_NUMBER: _ClassVar[int]
     use: ToolUse
     name: str
-    def __init__(self, use: _Optional[_Union[ToolUse, str]] = ..., name: _Optional[str] = ...) -> None: ...
+    one_call: bool
+    def __init__(self, use: _Optional[_Union[ToolUse, str]] = ..., name: _Optional[str] = ..., one_call: _Optional[bool] = ...) -> None: ...
 
 class ToolCall(_message.Message):
     __slots__ = ("name", "arguments")

@@ -45,6 +45,7 @@ def read_config(config: converse_pb2.ConverseConfig, door: Door) -> LiveConfig:
     if config.model:
         check_model(door, config.model)
     modalities = read_modalities(config.modalities) or frozenset({Modality.TEXT, Modality.AUDIO})
+    tools, calling = read_tools(config.tools, config.tool_choice)
     settings = SessionSettings(
         modalities=modalities | {Modality.TEXT},
         instructions=config.instructions,
@@ -53,7 +54,8 @@ def read_config(config: converse_pb2.ConverseConfig, door: Door) -> LiveConfig:
         sampling=read_sampling(config.sampling),
         turns=read_turns(config.turn_detection, door),
         transcribes=config.input_transcription,
-        tools=read_tools(config.tools, config.tool_choice),
+        tools=tools,
+        calling=calling,
         thinking=read_thinking(config.thinking),
         drawing=read_drawing(config.drawing),
     )

@@ -21,6 +21,7 @@ from omni_server.rpc import RpcServer
 from omni_server.types import (
     AudioDelta,
     AudioPart,
+    Calling,
     Done,
     Failed,
     Heard,
@@ -423,7 +424,11 @@ def result(call_id: str, output: str) -> Request:
 async def test_a_tool_is_called_and_the_model_goes_on_with_its_result() -> None:
     """Would catch a call that never reaches the client, and a result that reaches the model as words, late or not at all."""
     pipeline = ScriptedPipeline(ToolCalled(0, "look", '{"at": 1}'), ToolCalled(1, "look", '{"at": 2}'), CALLED)
-    config = {"tools": [LOOK], "thinking": content_pb2.Thinking(enabled=True)}
+    config = {
+        "tools": [LOOK],
+        "tool_choice": content_pb2.ToolChoice(use=content_pb2.TOOL_USE_REQUIRED),
+        "thinking": content_pb2.Thinking(enabled=True),
+    }
     async with door(pipeline) as (client, _), calling(client, **config) as call:
         await said(call, "what is there?")
         first, second = await until(call, "tool_called"), await until(call, "tool_called")
@@ -441,6 +446,7 @@ async def test_a_tool_is_called_and_the_model_goes_on_with_its_result() -> None:
     asked, again = pipeline.requests
     function = {"name": "look", "description": "looks", "parameters": {"type": "object"}}
     assert asked.tools == ({"type": "function", "function": function},) and asked.thinking.wanted
+    assert (asked.calling, again.calling) == (Calling(required=True), Calling())  # or it would call for ever
     question, calls, *results = again.messages
     assert (question.role, calls.tool_calls) == ("user", (ToolCall("look", {"at": 1}), ToolCall("look", {"at": 2})))
     assert [(message.role, message.tool, message.parts) for message in results] == [
