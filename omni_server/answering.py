@@ -182,8 +182,7 @@ class Answering:
         """What a tool answered. Once every call beside it has its result, the model goes on."""
         name = self.conversation.name_of(call_id)
         if name is None or self.conversation.has_result(call_id):
-            wrong = "which has its result" if name is not None else "which nobody has called"
-            told = f"`tool_result.call_id` is {shown(call_id)}, {wrong}; expected that of a call without a result"
+            told = f"`tool_result.call_id` is {shown(call_id)}; expected that of a call which has no result yet"
             self._outbox.put(Trouble(RequestError(told, param="tool_result.call_id")))
             return
         item = Item(f"item-{uuid.uuid4().hex[:12]}", Message("tool", (TextPart(output),), tool=name), call_id)
