@@ -206,6 +206,11 @@ class Answering:
         if self._current is not None:
             self._current[0].hurry()
 
+    def leave(self) -> None:
+        """The conversation is over. A task that was cancelled keeps what it worked with, which is this: whoever keeps both
+        has them, and all their sound, wait for a collector of rings."""
+        self._current = self._guess = None
+
     def sent(self, event: SessionEvent) -> None:
         """An event has reached the client."""
         match event:

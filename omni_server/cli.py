@@ -59,7 +59,7 @@ async def serve(settings: Settings) -> None:
     """Builds everything, answers until it is told to stop, lets running replies end, closes everything."""
     try:
         from omni_server.app import build_app, open_ears, open_pipeline, open_rpc
-        from omni_server.serving import Server
+        from omni_server.serving import Server, settle
     except ImportError as missing:
         raise OmniError(f"this installation cannot serve: {missing}; `omni-server doctor` tells what is missing") from missing
 
@@ -73,6 +73,7 @@ async def serve(settings: Settings) -> None:
         open_rpc(pipeline, settings, ears, access) as rpc,
     ):
         config = rest_config(build_app(pipeline, settings, ears, access), settings)
+        settle()
         try:
             await Server(config, rpc, pipeline.drain, settings.shutdown_seconds).serve()
         except SystemExit as failed:

@@ -71,9 +71,12 @@ class Session:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        await self._tasks.close()
-        # In the lane, behind a frame that may still be listened to there.
-        await self._ears.lane.run(self._ears.close, self._activity)
+        try:
+            await self._tasks.close()
+        finally:  # whoever waits here may be cancelled once more
+            self._ears.close(self._activity)
+            self._answering.leave()
+            self._interim = None
 
     def change(self, settings: SessionSettings, reader: FrameReader | None = None) -> None:
         """From now on. Raises what is wrong with them, and then nothing has changed."""

@@ -131,19 +131,18 @@ class Conversation:
             yield live_event("session.started", started_by, session=self._body())
             coming = self._paced()
             closing = asyncio.create_task(self._closing.wait())
+            event = asyncio.ensure_future(anext(coming, None))
             try:
                 while True:
-                    event = asyncio.ensure_future(anext(coming, None))
                     await asyncio.wait((event, closing), return_when=asyncio.FIRST_COMPLETED)
-                    if closing.done():
-                        event.cancel()
-                        await asyncio.gather(event, return_exceptions=True)
-                        break
-                    if (told := event.result()) is None:
+                    if closing.done() or (told := event.result()) is None:
                         break
                     yield told
-            finally:
+                    event = asyncio.ensure_future(anext(coming, None))
+            finally:  # also where the client has left, which cancels whoever waits here
+                event.cancel()
                 closing.cancel()
+                await asyncio.gather(event, closing, return_exceptions=True)
             usage = {"seconds": round(self._writer.seconds, 3)}
             reason = "close_requested" if self._closing.is_set() else "expired"
             yield live_event("session.closed", self._closed_by, reason=reason, session=self._body(), usage=usage)

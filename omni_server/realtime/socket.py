@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from omni_server.errors import OmniError
 from omni_server.realtime.held import Body
 from omni_server.realtime.wire import read_object
+from omni_server.tasks import side_by_side
 
 _log = logging.getLogger(__name__)
 
@@ -48,18 +49,11 @@ async def carry(
             async for event in events:
                 await send(event)
 
-    tasks = [asyncio.create_task(listen()), asyncio.create_task(speak())]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-        return tasks[0] not in done
-    except WebSocketDisconnect:
-        return False  # while something was being sent
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        left, _ = await side_by_side(listen(), speak(), until=asyncio.FIRST_COMPLETED)
+    except WebSocketDisconnect:  # while something was being sent
+        return False
+    return not left
 
 
 async def answered(

@@ -25,6 +25,7 @@ from omni_server.rpc.writing import (
     usage_message,
 )
 from omni_server.session import Session
+from omni_server.tasks import side_by_side
 from omni_server.turns import (
     AnswerBegun,
     CallMade,
@@ -68,16 +69,7 @@ async def converse(session: Session, live: LiveConfig, context: Any, read: ReadF
             await take(message, session, read)
         session.finish()
 
-    listening = asyncio.create_task(listen())
-    speaking = asyncio.create_task(speak(session, writer, context))
-    try:
-        done, _ = await asyncio.wait((listening, speaking), return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    finally:
-        for task in (listening, speaking):
-            task.cancel()
-        await asyncio.gather(listening, speaking, return_exceptions=True)
+    await side_by_side(listen(), speak(session, writer, context), until=asyncio.FIRST_EXCEPTION)
 
 
 async def speak(session: Session, writer: LiveWriter, context: Any) -> None:

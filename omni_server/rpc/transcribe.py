@@ -137,7 +137,7 @@ async def by_utterance(
             await take(heard)
         return listener.seconds, total
     finally:
-        await ears.lane.run(ears.close, activity)
+        ears.close(activity)
 
 
 def utterance(index: int, text: str, final: bool, start: float, end: float) -> omni_service_pb2.Utterance:
