@@ -79,9 +79,13 @@ class Lane:
         thread.start()
 
     def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            if not call.work():
-                return
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        """Whether to go on. A call that is over, and its medium, must not be kept while the next is waited for."""
+        call = self._calls.get()
+        return call is not None and call.work()
 
     def _settle(self, call: _Call) -> None:
         """In the event loop, once a call's thread is done with it."""
