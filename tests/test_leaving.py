@@ -17,8 +17,7 @@ from omni_server.session import Session
 from tests.doubles import Forever, ScriptedPipeline
 from tests.freed import freed
 from tests.realtime.doors import MODEL, SECOND, TURN, served, spoken
-from tests.rpc.test_converse import TURN as MESSAGES
-from tests.rpc.test_converse import door
+from tests.rpc.test_converse import TURN as MESSAGES, door
 
 SAID = spoken("one two", *[SECOND] * 70)[:-2]  # more than waits for a reader
 
