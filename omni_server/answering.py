@@ -207,8 +207,7 @@ class Answering:
             self._current[0].hurry()
 
     def leave(self) -> None:
-        """The conversation is over. A task that was cancelled keeps what it worked with, which is this: whoever keeps both
-        has them, and all their sound, wait for a collector of rings."""
+        """It is over. A cancelled task keeps what it worked with, which is this: were it kept here, neither would go."""
         self._current = self._guess = None
 
     def sent(self, event: SessionEvent) -> None:
