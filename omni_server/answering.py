@@ -206,10 +206,6 @@ class Answering:
         if self._current is not None:
             self._current[0].hurry()
 
-    def leave(self) -> None:
-        """It is over. A cancelled task keeps what it worked with, which is this: were it kept here, neither would go."""
-        self._current = self._guess = None
-
     def sent(self, event: SessionEvent) -> None:
         """An event has reached the client."""
         match event:

@@ -71,12 +71,8 @@ class Session:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        try:
-            await self._tasks.close()
-        finally:  # whoever waits here may be cancelled once more
-            self._ears.close(self._activity)
-            self._answering.leave()
-            self._interim = None
+        self._ears.close(self._activity)  # first, for whoever waits here may be cancelled once more
+        await self._tasks.close()
 
     def change(self, settings: SessionSettings, reader: FrameReader | None = None) -> None:
         """From now on. Raises what is wrong with them, and then nothing has changed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ class Tasks:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and (fault := task.exception()) is not None:
-            _log.error("a task of a live conversation failed", exc_info=fault)
+        # A cancelled task keeps its frames, and so whoever keeps the task, until it is asked for its fault.
+        with suppress(asyncio.CancelledError):
+            if (fault := task.exception()) is not None:
+                _log.error("a task of a live conversation failed", exc_info=fault)
         self._settled()
