@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import lru_cache
@@ -17,7 +18,7 @@ from omni_server.errors import EngineUnavailable, Overloaded, RequestError
 from omni_server.grammar import span_grammar
 from omni_server.placement import Placement, share_of_gpu
 from omni_server.types import Modality, Prompt, Sampling, TokenChunk, TokenScore
-from omni_server.vllm_plugin import ARCHITECTURE
+from omni_server.vllm_plugin import ARCHITECTURE, SEED, WORKER
 
 # Measured on 2 cores: a compiled, multi-process engine takes over a minute to start and gains nothing at this size.
 _CPU_ENVIRONMENT = {
@@ -112,11 +113,11 @@ class VllmBackbone:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
-            "seed": sampling.seed,
         }
         return BiasedSampling(
             **(self._defaults | {name: value for name, value in chosen.items() if value is not None}),
             **self._constraints(sampling, modalities),
+            **self._noise(secrets.randbits(63) if sampling.seed is None else sampling.seed),
             max_tokens=min(sampling.max_tokens or room, room),
             presence_penalty=sampling.presence_penalty,
             frequency_penalty=sampling.frequency_penalty,
@@ -125,6 +126,10 @@ class VllmBackbone:
             output_kind=RequestOutputKind.DELTA,
             detokenize=False,
         )
+
+    def _noise(self, seed: int) -> dict[str, Any]:
+        """vLLM's second model runner, for GPUs, reads the seed where vLLM has it; the first one samples as we say."""
+        return {"seed": seed} if self._engine.vllm_config.use_v2_model_runner else {"extra_args": {SEED: seed}}
 
     def _constraints(self, sampling: Sampling, modalities: frozenset[Modality]) -> dict[str, Any]:
         """What may be said at all. A schema speaks of letters, and the names of media tokens are letters too, so a reply in a
@@ -172,6 +177,7 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, placement: Pla
     folder = checkpoint.folders["backbone"]
     arguments: dict[str, Any] = {
         "model": str(folder),
+        "worker_cls": WORKER,
         "served_model_name": checkpoint.name,
         "max_model_len": checkpoint.context_length,
         "max_num_seqs": settings.max_num_seqs,

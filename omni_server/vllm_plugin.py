@@ -9,6 +9,8 @@ from typing import Any
 ARCHITECTURE = "OmniForCausalLM"
 DRAFT_ARCHITECTURE = "OmniDraft"
 DRAFT_TYPE = "mtp"  # the model type by which vLLM knows a draft of the next tokens
+WORKER = "omni_server.vllm_worker.OmniWorker"
+SEED = "omni_seed"  # of `SamplingParams.extra_args`; of its own `seed` vLLM would make a generator
 
 
 def register() -> None:

@@ -18,6 +18,9 @@ from omni_server.pipeline import Pipeline
 # Read when torch and vLLM are first imported; threads that spin on two shared cores starve the engine.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault(
+    "TORCHDYNAMO_DISABLE", "1"
+)  # as a server on a CPU has it: likelihoods would be compiled for half a minute
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,6 +73,8 @@ FLOORS = (
         "vllm_draft",
         "vllm_bias",
         "vllm_parsers",
+        "vllm_sampling",
+        "vllm_worker",
     },
     {
         "audio_format",
@@ -109,6 +111,8 @@ ONLY_IN = {
         "omni_server/vllm_draft.py",
         "omni_server/vllm_bias.py",
         "omni_server/vllm_parsers.py",
+        "omni_server/vllm_sampling.py",
+        "omni_server/vllm_worker.py",
         "omni_server/doctor.py",
     },
     "pydantic": {"omni_server/rest/", "omni_server/realtime/", "omni_server/live/"},
