@@ -1,9 +1,10 @@
 """Step 5. Sampling inside vLLM: the noise of a token comes of its request's seed and of its place, and of nothing else.
 
 So a draft changes no token, sampled or greedy. Every drafted place is sampled as it would be without a draft, and a draft is
-right where it says the token that was sampled there anyway. vLLM 0.32 draws from one running generator a request instead, as
-often as there are drafts, and takes what a draft offers; on a CPU it reads the temperatures of drafted places from memory that
-nobody has written, and fails where the prompt of a seeded request is read in pieces.
+right where it says the token that was sampled there anyway. The draft is told the noise of that place, so that it guesses what
+will be sampled, and not what is likeliest. vLLM 0.32 draws from one running generator a request instead, as often as there are
+drafts, and takes what a draft offers; on a CPU it reads the temperatures of drafted places from memory that nobody has written,
+and fails where the prompt of a seeded request is read in pieces.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from vllm.v1.sample.logits_processor import LogitsProcessors
 from vllm.v1.sample.metadata import SamplingMetadata
 from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
 from vllm.v1.sample.rejection_sampler import PLACEHOLDER_TOKEN_ID, RejectionSampler
-from vllm.v1.sample.sampler import Sampler
+from vllm.v1.sample.sampler import _SAMPLING_EPS, Sampler
 from vllm.v1.spec_decode.metadata import SpecDecodeMetadata
 
 from omni_server.vllm_plugin import SEED
@@ -102,19 +103,40 @@ class PlacedSampler(Sampler):
         super().__init__(runner.sampler.logprobs_mode)
         self.topk_topp_sampler = Choice(self.logprobs_mode)
         self._runner = runner
+        self.ahead = torch.zeros(0, dtype=torch.long)  # [requests], the place of the next token that is not sampled yet
 
     def forward(self, logits: Tensor, sampling_metadata: SamplingMetadata, *args: Any, **options: Any) -> SamplerOutput:
         count = logits.shape[0]
         owners = torch.arange(count, device=logits.device)
-        seeds = self.seeds(owners, self._runner.query_start_loc.gpu[1 : count + 1] - 1)
+        rows = self._runner.query_start_loc.gpu[1 : count + 1] - 1
+        places = self.places(rows)
+        self.ahead = places + 1
+        seeds = self.seeds(owners, places)
         return super().forward(logits, replace(sampling_metadata, generators=seeds), *args, **options)
 
-    def seeds(self, owners: Tensor, rows: Tensor) -> Tensor:
-        """For rows of the model's input, each of one request of the batch; vLLM warms up with requests that are not there."""
+    def places(self, rows: Tensor) -> Tensor:
+        """Where in its sequence each row of the model's input lies."""
+        return self._runner.positions[rows]
+
+    def draft(self, hidden_states: Tensor, sampling_metadata: SamplingMetadata) -> tuple[Tensor, None]:
+        """One more token of each request's draft, with the noise by which it will be judged. Takes the place of the
+        proposer's own step, which calls it for one place after the other."""
+        logits = self._runner.drafter.model.compute_logits(hidden_states)
+        places, self.ahead = self.ahead, self.ahead + 1
+        temperature = sampling_metadata.temperature
+        if temperature is None:
+            return logits.argmax(dim=-1), None
+        noisy = temperature >= _SAMPLING_EPS
+        warm = logits.float() / torch.where(noisy, temperature, 1.0)[:, None]
+        seeds = self.seeds(torch.arange(len(places), device=logits.device), places)
+        return torch.where(noisy, chosen(warm, seeds), logits.argmax(dim=-1)), None
+
+    def seeds(self, owners: Tensor, places: Tensor) -> Tensor:
+        """For places, each of one request of the batch; vLLM warms up with requests that are not there."""
         runner = self._runner
         told = [_seed(runner.requests[name].sampling_params) for name in runner.input_batch.req_ids]
         told += [0] * max(0, runner.max_num_reqs - len(told))
-        return seeds_at(torch.tensor(told, device=owners.device)[owners], runner.positions[rows])
+        return seeds_at(torch.tensor(told, device=owners.device)[owners], places)
 
 
 def _seed(parameters: Any) -> int:
@@ -147,6 +169,8 @@ class PlacedJudge(RejectionSampler):
             metadata.num_draft_tokens,
             metadata.max_spec_len,
         )
+        said = (tokens != PLACEHOLDER_TOKEN_ID).sum(dim=1)
+        self.sampler.ahead += said - 1 - torch.tensor(metadata.num_draft_tokens, device=said.device)
         scores = None
         if told is not None:
             shown = processed if self.is_processed_logprobs_mode and processed is not None else raw
@@ -163,7 +187,7 @@ class PlacedJudge(RejectionSampler):
             name: None if (values := getattr(of_requests, name)) is None else values[owners]
             for name in ("temperature", "top_k", "top_p")
         }
-        seeds = self.sampler.seeds(owners, rows)
+        seeds = self.sampler.seeds(owners, self.sampler.places(rows))
         # Penalties and biases are laid on already; what remains are processors that a draft excludes.
         return replace(of_requests, **of_places, generators=seeds, max_num_logprobs=None, logitsprocs=LogitsProcessors())
 
@@ -171,5 +195,8 @@ class PlacedJudge(RejectionSampler):
 def place_noise(runner: Any) -> None:
     """Gives a model runner of vLLM, the first version of it, the samplers above."""
     runner.sampler = PlacedSampler(runner)
-    if hasattr(runner, "rejection_sampler") and runner.speculative_config.rejection_sample_method == "standard":
-        runner.rejection_sampler = PlacedJudge(runner.sampler, runner.speculative_config, runner.device)
+    drafts = runner.speculative_config
+    if hasattr(runner, "rejection_sampler") and drafts.rejection_sample_method == "standard":
+        runner.rejection_sampler = PlacedJudge(runner.sampler, drafts, runner.device)
+        if drafts.method == "mtp" and drafts.draft_sample_method == "greedy":
+            runner.drafter._sample_draft_tokens = runner.sampler.draft

@@ -13,6 +13,8 @@ from vllm.v1.sample.sampler import Sampler
 
 from omni_server.vllm_plugin import SEED
 
+DRAFTING = {"rejection_sample_method": "standard", "method": "mtp", "draft_sample_method": "greedy"}
+
 
 @dataclass
 class Batch:
@@ -23,8 +25,9 @@ class Batch:
     positions: torch.Tensor
     sampler: Sampler = field(default_factory=Sampler)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    speculative_config: Any = field(default_factory=lambda: SimpleNamespace(rejection_sample_method="standard"))
+    speculative_config: Any = field(default_factory=lambda: SimpleNamespace(**DRAFTING))
     rejection_sampler: Any = None
+    drafter: Any = field(default_factory=SimpleNamespace)
 
     @property
     def max_num_reqs(self) -> int:

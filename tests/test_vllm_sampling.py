@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -46,6 +47,12 @@ def sampling(temperatures: Sequence[float], **more: Any) -> SamplingMetadata:
 
 def step(seeds: list[int], places: list[int], last: Tensor, drafts: list[list[int]], parameters: SamplingMetadata) -> Any:
     """One step of an engine whose model is the table above: what it says after each request's last word and its draft."""
+    return step_and_runner(seeds, places, last, drafts, parameters)[0]
+
+
+def step_and_runner(
+    seeds: list[int], places: list[int], last: Tensor, drafts: list[list[int]], parameters: SamplingMetadata
+) -> tuple[Any, Batch]:
     widths = torch.tensor([len(draft) + 1 for draft in drafts])
     starts = torch.cat([torch.zeros(1, dtype=torch.long), widths.cumsum(0)])
     positions = torch.cat([torch.arange(place, place + width) for place, width in zip(places, widths.tolist(), strict=True)])
@@ -54,14 +61,14 @@ def step(seeds: list[int], places: list[int], last: Tensor, drafts: list[list[in
     words = torch.cat([torch.tensor([int(word), *draft]) for word, draft in zip(last, drafts, strict=True)])
     logits = MODEL[words].clone()
     if not any(drafts):
-        return runner.sampler(logits=logits, sampling_metadata=parameters)
+        return runner.sampler(logits=logits, sampling_metadata=parameters), runner
     metadata = SpecDecodeMetadata.make_dummy(drafts, torch.device("cpu"))
     drafted = torch.ones(len(words), dtype=torch.bool)
     drafted[starts[1:] - 1] = False
     rows = torch.arange(len(words), dtype=torch.int32)
     metadata.logits_indices, metadata.target_logits_indices = rows, rows[drafted]
     metadata.bonus_logits_indices = rows[~drafted]
-    return runner.rejection_sampler(metadata, None, logits, parameters)
+    return runner.rejection_sampler(metadata, None, logits, parameters), runner
 
 
 def likely(found: Tensor, wanted: Tensor) -> None:
@@ -140,6 +147,29 @@ def test_a_draft_changes_no_token() -> None:
         steps += 1
     assert [said[: words + 1] for said in spoken] == plain.tolist()
     assert steps < words * 0.9
+
+
+def test_a_draft_knows_the_noise_that_judges_it() -> None:
+    """Would catch a draft with the noise of another place or request: one that knows the model is then wrong at a temperature.
+    After drafts that were right, wrong and absent, each request's next three words are guessed, and all are what it says."""
+    parameters = sampling([1.2, 1.0, 0.0, 0.9])
+    seeds, last = [4, 5, 6, 7], torch.tensor([3, 3, 3, 3])
+    wrong = int(MODEL[3].argmin())
+    told, runner = step_and_runner(seeds, [8, 20, 31, 2], last, [[wrong, 1], [], [int(MODEL[3].argmax())], [wrong]], parameters)
+    said = [[word for word in row if word >= 0] for row in told.sampled_token_ids.tolist()]
+    assert [len(words) for words in said] == [1, 1, 2, 1]
+    runner.drafter.model = SimpleNamespace(compute_logits=lambda words: MODEL[words])
+    words = torch.tensor([row[-1] for row in said])
+    guessed = []
+    for _ in range(3):
+        words, likely = runner.drafter._sample_draft_tokens(words, parameters)
+        assert likely is None
+        guessed.append(words)
+    places = [place + len(row) for place, row in zip([8, 20, 31, 2], said, strict=True)]
+    drafts = torch.stack(guessed, dim=1).tolist()
+    told = step(seeds, places, torch.tensor([row[-1] for row in said]), drafts, parameters)
+    assert told.sampled_token_ids[:, :3].tolist() == drafts
+    assert (told.sampled_token_ids[:, 3] >= 0).all()
 
 
 def test_likelihoods_are_of_what_is_said() -> None:
