@@ -86,15 +86,19 @@ async def check_absent_modalities(server: RealServer) -> None:
 
 
 async def test_experts_with_and_without_a_draft(tmp_path: Path) -> None:
-    """Would catch experts in the wrong order, and a draft that changes a token."""
+    """Would catch experts in the wrong order, and a draft that changes a token, greedy or sampled."""
     model = folders.expert_folder(tmp_path / "experts")
     wanted = [expected(model, prompt_ids(prompt)) for prompt in PROMPTS]
+    hot = {"temperature": 0.9, "seed": 5}
     async with serving(settings(tmp_path / "experts")) as server:
         assert [await said(server, prompt) for prompt in PROMPTS] == wanted
+        sampled = [await said(server, prompt, **hot) for prompt in PROMPTS]
+        assert sampled != wanted
     drafted = settings(tmp_path / "experts", speculative_config={"method": "mtp", "num_speculative_tokens": 1})
     async with serving(drafted) as server:
         assert server.pipeline.backbone.living._engine.vllm_config.speculative_config.method == "mtp"  # type: ignore[attr-defined]
         assert [await said(server, prompt) for prompt in PROMPTS] == wanted
+        assert [await said(server, prompt, **hot) for prompt in PROMPTS] == sampled
 
 
 async def test_vision_language_model(tmp_path: Path) -> None:
