@@ -19,7 +19,8 @@ ID_OF = {name: number for number, name in enumerate((*(f"w{number}" for number i
 TEMPLATE = (
     "{%- for m in messages -%}<|im_start|>"
     "{%- if m.content is string -%}{{- m.content -}}{%- else -%}{%- for p in m.content -%}"
-    "{%- if p.type == 'text' -%}{{- p.text -}}{%- else -%}<|image_start|><|IMAGE_PAD|><|image_end|>{%- endif -%}"
+    "{%- if p.type == 'text' -%}{{- p.text -}}{%- elif p.type == 'video' -%}<|image_start|><|VIDEO_PAD|><|image_end|>"
+    "{%- else -%}<|image_start|><|IMAGE_PAD|><|image_end|>{%- endif -%}"
     "{%- endfor -%}{%- endif -%}<|im_end|>{%- endfor -%}<|im_start|>"
 )
 TEXT: dict[str, Any] = {
