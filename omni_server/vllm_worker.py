@@ -6,8 +6,6 @@ from typing import Any
 
 from vllm.platforms import current_platform
 
-from omni_server.vllm_sampling import place_noise
-
 if current_platform.is_cpu():
     from vllm.v1.worker.cpu_worker import CPUWorker as Worker
 else:
@@ -20,6 +18,8 @@ class OmniWorker(Worker):  # type: ignore[misc]
     model_runner: Any
 
     def init_device(self) -> None:
+        from omni_server.vllm_sampling import place_noise  # what a CPU's worker changes in torch must be changed first
+
         super().init_device()
         if not self.use_v2_model_runner:
             place_noise(self.model_runner)
