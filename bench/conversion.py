@@ -1,5 +1,4 @@
-"""What converting a checkpoint of the published sizes takes: peak memory and time, on weights that are holes in sparse files,
-and on both vocoders' archives, which are zeros.
+"""What converting a checkpoint of the published sizes takes: peak memory and time, on weights that are holes in sparse files.
 
 python -m bench.conversion --folder DIR        needs 22 GB of disk for the result, which is removed afterwards
 """
@@ -8,24 +7,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import resource
 import shutil
 import time
 from math import prod
 from pathlib import Path
 
-import torch
-
 from omni_server.conversion.convert import Options, convert
-from omni_server.conversion.expected import expected_shapes
 from tests.conversion.manifest import read_manifest
-from tests.conversion.miniature import RATIOS, STRUCTURE, TAGS, write_archive
-from tests.conversion.test_manifest import PREFIXES, REAL_CONFIG, VOCODER
+from tests.conversion.miniature import RATIOS, STRUCTURE, TAGS
+from tests.conversion.test_manifest import PREFIXES, REAL_CONFIG
 
 SHARD_BYTES = 5 * 10**9
 AUDIO, VISION, VOCABULARY = 128_606, 135_168, 200_704
-VOICES = ("fkms", *(f"voice{number}" for number in range(25)))
 
 
 def write_hollow(folder: Path) -> int:
@@ -70,25 +64,11 @@ def write_holes(file: Path, shard: dict[str, tuple[int, ...]]) -> None:
         stream.truncate(8 + len(text) + at)
 
 
-def write_vocoders(folder: Path) -> None:
-    """At their real sizes: a zip does not keep holes."""
-    folder.mkdir(parents=True)
-    for name, voices in (("NCCosybigvganDecoder.mar", VOICES), ("NCZSCosybigvganDecoder.mar", ())):
-        config = VOCODER | {"finetune": bool(voices), "num_spk": len(voices)}
-        shapes = expected_shapes("audio_decoder" if voices else "voice_cloner", config)
-        weights = {tensor: torch.zeros(shape) for tensor, shape in shapes.items()}
-        write_archive(folder / name, config, {"generator": weights}, voices)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     folder = parser.parse_args().folder
     total = write_hollow(folder / "source")
-    # In a process of its own: what it takes to write them is not what it takes to convert them.
-    apart = multiprocessing.get_context("spawn").Process(target=write_vocoders, args=(folder / "source" / "decoder" / "audio",))
-    apart.start()
-    apart.join()
     begun = time.perf_counter()
     try:
         convert(folder / "source", folder / "target", Options(narrow=True), lambda total: lambda done: None)
