@@ -222,10 +222,9 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, placement: Pla
 def _drafted(checkpoint: Checkpoint, settings: Settings) -> int:
     if settings.draft_tokens is not None:
         return settings.draft_tokens
-    said = settings.engine_arguments
     # A draft reads the embeddings, which lie in another process where layers are split; beside adapters it was not tried.
-    apart = said.get("pipeline_parallel_size", 1) > 1 or said.get("enable_lora")
-    return 0 if apart else checkpoint.draft_tokens
+    said = settings.engine_arguments
+    return 0 if said.get("pipeline_parallel_size", 1) > 1 or said.get("enable_lora") else checkpoint.draft_tokens
 
 
 def _free_share() -> float:
