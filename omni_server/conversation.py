@@ -152,6 +152,11 @@ class Conversation:
         self._turns.insert(place, _turn(item))
         return self._before(place)
 
+    def message_of(self, id: str) -> Message | None:
+        """One turn alone, of which something has come."""
+        turn = next((turn for turn in self._turns if turn.id == id and turn.shown), None)
+        return Message(turn.role, tuple(turn.parts), tool_calls=turn.calls, tool=turn.tool) if turn is not None else None
+
     def name_of(self, call_id: str) -> str | None:
         """Of the tool that was called."""
         called = (turn for turn in self._turns if turn.calls and turn.call_id == call_id)

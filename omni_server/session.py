@@ -35,7 +35,7 @@ from omni_server.turns import (
     TurnCommitted,
     Wish,
 )
-from omni_server.types import AudioPart, ImagePart, MediaSource, Modality, Part, Request, TextPart
+from omni_server.types import AudioPart, ImagePart, MediaSource, Message, Modality, Part, Request, TextPart
 from omni_server.vad import Ears
 
 _log = logging.getLogger(__name__)
@@ -159,6 +159,10 @@ class Session:
         """Takes something out of the conversation. Whether it was there."""
         return self._answering.drop(item_id)
 
+    def message_of(self, item_id: str) -> Message | None:
+        """Of something that is in the conversation."""
+        return self._answering.conversation.message_of(item_id)
+
     def name_of(self, call_id: str) -> str | None:
         """Of the tool that was called."""
         return self._answering.conversation.name_of(call_id)
@@ -193,11 +197,6 @@ class Session:
     def go_away(self, seconds: float) -> None:
         """The server is about to stop."""
         self._outbox.put(GoAway(seconds))
-
-    def leave(self, seconds: float) -> None:
-        """As above, and what is open is the last."""
-        self.go_away(seconds)
-        self.finish()
 
     def finish(self) -> None:
         """Nothing more comes: the open turn is answered, and then it is over."""

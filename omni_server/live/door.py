@@ -32,7 +32,7 @@ from omni_server.live.writing import LiveWriter, error_body, live_event, timed
 from omni_server.live_audio import open_reader
 from omni_server.realtime.held import Body, Sound, sound_of, voice_of
 from omni_server.realtime.items import frames, read_base64
-from omni_server.realtime.socket import GOING_AWAY, accept, carry, event_id_of
+from omni_server.realtime.socket import GOING_AWAY, accept, carry, event_id_of, leaving
 from omni_server.realtime.wire import ClientEvent, read_object
 from omni_server.session import Session
 from omni_server.turns import SessionSettings, Wish
@@ -78,7 +78,7 @@ def live_router(door: Door, ears: Ears) -> APIRouter:
                 await socket.close()
             return
         async with session:
-            with door.pipeline.drain.told(session.leave):
+            with door.pipeline.drain.told(leaving(session)):
                 await Conversation(session, live, door).carry(socket, event_id)
 
     return router

@@ -16,7 +16,7 @@ from omni_server.live_audio import open_reader
 from omni_server.realtime.held import Body, held_at_first, session_body
 from omni_server.realtime.ledger import Ledger, error_fields, told
 from omni_server.realtime.reading import EventReader
-from omni_server.realtime.socket import GOING_AWAY, accept, carry
+from omni_server.realtime.socket import GOING_AWAY, accept, carry, leaving
 from omni_server.realtime.wire import read_event
 from omni_server.realtime.writing import EventWriter
 from omni_server.rest.errors import error_response
@@ -42,7 +42,7 @@ def realtime_router(door: Door, ears: Ears) -> APIRouter:
             return
         async with session:
             await accept(socket)
-            with door.pipeline.drain.told(session.leave):
+            with door.pipeline.drain.told(leaving(session)):
                 await converse(socket, session, Ledger(held), door)
 
     return router

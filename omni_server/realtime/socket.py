@@ -14,6 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from omni_server.errors import OmniError
 from omni_server.realtime.held import Body
 from omni_server.realtime.wire import read_object
+from omni_server.session import Session
 from omni_server.tasks import side_by_side
 
 _log = logging.getLogger(__name__)
@@ -25,6 +26,16 @@ PROTOCOL = "realtime"  # a browser, which cannot send headers, names it beside i
 
 async def accept(socket: WebSocket) -> None:
     await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
+
+
+def leaving(session: Session) -> Callable[[float], None]:
+    """What is done when the server begins to stop: the client is told, and what is open is the last."""
+
+    def leave(seconds: float) -> None:
+        session.go_away(seconds)
+        session.finish()
+
+    return leave
 
 
 async def carry(

@@ -195,6 +195,12 @@ async def test_an_answer_apart_from_the_conversation() -> None:
         assert call.only("response.created")[0].response.metadata == {"topic": "1"}
         assert texts(call) == [("system", "one word"), ("user", "which topic?")]
         added = len(call.only("conversation.item.added"))
+        about: Any = {"type": "item_reference", "id": call.only("conversation.item.added")[0].item.id}
+        await call.connection.response.create(response={**asked, "input": [about, question]})
+        await call.until("response.done")
+        assert texts(call) == [("system", "one word"), ("user", "hellowhich topic?")]
+        await call.connection.response.create(response={"input": [{"type": "item_reference", "id": "nobody"}]})
+        assert (await refused(call)).param == "response.input[0].id"
         await call.connection.response.create()
         await call.until("response.done")
     assert added == 1 and texts(call) == [("system", "be brief"), ("user", "hello")]
