@@ -136,23 +136,42 @@ def read_tool_call(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[
         said = parsed(text)
         if isinstance(said, dict) and isinstance(said.get("name"), str):
             arguments = said.get("arguments", {})
-            return said["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            return said["name"], _trimmed(written, _schemas(said["name"], tools))
     except ValueError:
         pass
     name = text.partition("<arg_key>")[0].strip()
     if not name or "\n" in name:
         return None
-    schema = next((tool["function"].get("parameters") for tool in tools if tool["function"]["name"] == name), None) or {}
-    properties = schema.get("properties")
-    schemas = properties if isinstance(properties, dict) else {}
+    schemas = _schemas(name, tools)
     arguments = {key.strip(): _value(value, schemas.get(key.strip())) for key, value in _ARGUMENT.findall(text)}
     return name, json.dumps(arguments, ensure_ascii=False)
+
+
+def _trimmed(text: str, schemas: Mapping[str, Any]) -> str:
+    """Of a few words that are allowed, white space around them is no part. What is no JSON stays as the model wrote it."""
+    try:
+        arguments = parsed(text)
+    except ValueError:
+        return text
+    if not isinstance(arguments, dict):
+        return text
+    words = {key: value.strip() for key, value in arguments.items() if isinstance(value, str)}
+    changed = {key: word for key, word in words.items() if word != arguments[key] and word in _few(schemas.get(key))}
+    return json.dumps(arguments | changed, ensure_ascii=False) if changed else text
+
+
+def _schemas(name: str, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the arguments of a tool, by their names."""
+    schema = next((tool["function"].get("parameters") for tool in tools if tool["function"]["name"] == name), None) or {}
+    properties = schema.get("properties")
+    return properties if isinstance(properties, dict) else {}
 
 
 def _value(text: str, schema: Any) -> Any:
     """Strings stand verbatim, other values as JSON; where both can be read, the schema says which it is. Of a few words that
     are allowed, white space around them is no part."""
-    if isinstance(schema, dict) and text.strip() in _few(schema):
+    if text.strip() in _few(schema):
         return text.strip()
     try:
         value = parsed(text)
@@ -167,8 +186,10 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
 }  # fmt: skip
 
 
-def _few(schema: Mapping[str, Any]) -> list[Any]:
+def _few(schema: Any) -> list[Any]:
     """The values that are allowed, where they are named one by one. A schema may be nonsense: it is the client's."""
+    if not isinstance(schema, dict):
+        return []
     named = schema.get("enum")
     return named if isinstance(named, list) else [schema["const"]] if "const" in schema else []
 

@@ -151,12 +151,17 @@ def _asked(request: Request) -> ChatCompletionRequest:
         return ChatCompletionRequest(
             model="",
             messages=[{"role": "user", "content": ""}],
-            tools=list(request.tools) or None,
+            tools=[_tool(tool, strict=calling.required) for tool in request.tools] or None,
             tool_choice=_choice(calling) if request.tools else "none",
             parallel_tool_calls=calling.several,
         )
     except (ValueError, VLLMClientError) as problem:
         raise RequestError(f"vLLM's parser cannot take these `tools`: {problem}", param="tools") from None
+
+
+def _tool(tool: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+    """A call that must be made follows its schema; else some of vLLM's grammars hold only the names of arguments."""
+    return {**tool, "function": {**tool["function"], **({"strict": True} if strict else {})}}
 
 
 def _choice(calling: Calling) -> Any:

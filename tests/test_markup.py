@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -85,6 +88,29 @@ def test_tool_calls_in_both_written_forms(dialect: Dialect, cut: int) -> None:
     ]
     assert not shown(events).strip()
     assert read_tool_call("nothing that\nis a call") is None
+    assert read_tool_call('{"name": "find", "arguments": "no JSON"}') == ("find", "no JSON")
+
+
+def test_values_by_their_schema() -> None:
+    """Would catch a word of digits that becomes a number, white space that makes another word, and a schema of nonsense."""
+    schemas: dict[str, Any] = {
+        "room": {"type": "string"},
+        "city": {"enum": ["Oslo"]},
+        "n": {"type": ["integer", "null"]},
+        "any": {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
+        "odd": {"enum": 5, "anyOf": "x", "type": [{}]},
+    }
+    tools = [{"type": "function", "function": {"name": "book", "parameters": {"properties": schemas}}}]
+    told = {"room": "7", "city": "\nOslo ", "n": "3", "any": "true", "odd": "4", "free": "5"}
+    written = "book\n" + "".join(f"<arg_key>{key}</arg_key>\n<arg_value>{value}</arg_value>\n" for key, value in told.items())
+    call = read_tool_call(written, tools)
+    assert call is not None
+    assert json.loads(call[1]) == {"room": "7", "city": "Oslo", "n": 3, "any": True, "odd": "4", "free": 5}
+    spaced = read_tool_call(json.dumps({"name": "book", "arguments": json.dumps({"city": " Oslo", "room": " 7"})}), tools)
+    assert spaced is not None and json.loads(spaced[1]) == {"city": "Oslo", "room": " 7"}
+    for nonsense in (None, {"properties": []}, {"properties": {"room": 3}}):
+        odd = [{"type": "function", "function": {"name": "book", "parameters": nonsense}}]
+        assert read_tool_call("book<arg_key>room</arg_key><arg_value>7</arg_value>", odd) == ("book", '{"room": 7}')
 
 
 @pytest.mark.parametrize("cut", [1, 2, 1000])

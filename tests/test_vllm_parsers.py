@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import random
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from omni_server.errors import ConfigError
 from omni_server.text import TextCodec
 from omni_server.types import Calling, Event, Message, Prompt, ReasoningDelta, Request, TextPart, ToolCalled
 from omni_server.vllm_parsers import VllmParsers
+from tests.test_call_grammar import BOOK, LEAVE, check_booking, compiled, walk
 
 TAGS = ("<think>", "</think>", "<tool_call>", "</tool_call>")
 DIALECT = Dialect(tags={"think": "reasoning", "tool_call": "tool_call"})
@@ -99,6 +102,30 @@ def test_what_they_do_worse(folder: Path) -> None:
     assert leaks == {"\nso\n", "<think>\nso\n"}  # where the tag comes together with more
     ours = Aside(DIALECT, None, thinking=False)
     assert ours.feed(AS_JSON + "\nbye <tool") + ours.finish() == ["Well.\n", *CALLS, "bye ", "<tool"]
+
+
+@pytest.mark.parametrize("name", ["hermes", "glm45"])
+def test_calls_that_must_be_made(folder: Path, name: str) -> None:
+    """Would catch a grammar of vLLM's that its own parser cannot read, or that lets an argument out of its schema."""
+    codec = TextCodec(folder / "tokenizer.json")
+    tools = tuple({"type": "function", "function": {"name": n, "parameters": s}} for n, s in (("book", BOOK), ("leave", LEAVE)))
+    for calling in (Calling(required=True, several=False), Calling(required=True, named="book", several=False)):
+        asked = Request("r", (), tools=tools, calling=calling)
+        parsers = VllmParsers(folder, codec, name, None)
+        held = parsers.grammar(asked)
+        assert held is not None
+        grammar, chooser = compiled(json.loads(held["structural_tag"])), random.Random(5)
+        for _ in range(10):
+            text = walk(grammar, chooser)
+            reader = parsers.open(asked, Prompt((1,)), DIALECT)
+            aside = Aside(DIALECT, None, thinking=False, reader=reader, tools=tools, several=False)
+            (call,) = aside.feed(text, codec.encode_template(text)) + aside.finish()
+            assert isinstance(call, ToolCalled)
+            arguments = json.loads(call.arguments)
+            if call.name == "book":
+                check_booking(arguments)
+            else:
+                assert (call.name, arguments, calling.named) == ("leave", {}, None)
 
 
 def test_grammars_are_vllms(folder: Path) -> None:
