@@ -12,19 +12,16 @@ from contextlib import asynccontextmanager
 async def freed(*kinds: type) -> AsyncIterator[None]:
     """Of these, nothing that is made inside is left soon afterwards, though the collector stands still."""
     gc.collect()
-    before = [thing for thing in gc.get_objects() if type(thing) in kinds]
+    gc.freeze()  # what was there before is told no more
     gc.disable()
     try:
         yield
-        for _ in range(100):
-            left = [type(thing).__name__ for thing in gc.get_objects() if type(thing) in kinds and _new(thing, before)]
+        for _ in range(200):
+            left = [type(thing).__name__ for thing in gc.get_objects() if type(thing) in kinds]
             if not left:
                 break
             await asyncio.sleep(0.02)
         assert not left, f"kept by rings: {left}"
     finally:
         gc.enable()
-
-
-def _new(thing: object, before: list[object]) -> bool:
-    return all(thing is not old for old in before)
+        gc.unfreeze()
