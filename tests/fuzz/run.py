@@ -151,7 +151,7 @@ def memory_of(process: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-async def attack(target: Target, requests: int, seed: int = 0) -> Figures:
+async def attack(target: Target, requests: int, seed: int = 0, first: int = 0) -> Figures:
     corpus(), good_files(), packets()  # which take seconds to make, in which nobody would read an answer
     figures, began = Figures(), time.monotonic()
     limits = httpx.Limits(max_connections=None)
@@ -180,7 +180,7 @@ async def attack(target: Target, requests: int, seed: int = 0) -> Figures:
         await asyncio.gather(*(good() for good in friends.values()))
         measure(figures, target)
         watching = [asyncio.create_task(befriend(kind, good, figures, over)) for kind, good in friends.items()]
-        numbers = iter(range(requests))
+        numbers = iter(range(first, first + requests))
 
         async def work() -> None:
             for number in numbers:
@@ -191,7 +191,7 @@ async def attack(target: Target, requests: int, seed: int = 0) -> Figures:
                 except Exception as fault:  # noqa: BLE001 - whatever it is, it is counted
                     figures.answers[kind]["fault"] += 1
                     figures.faults.append(f"request {number} ({kind}): {fault!r}")
-                if number == int(requests * SETTLED):
+                if number == first + int(requests * SETTLED):
                     measure(figures, target)
 
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
@@ -224,16 +224,17 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first request, where they are sent in pieces")
     parser.add_argument("--scripted", action="store_true", help="over a scripted model")
     parser.add_argument("--rest", help="URL of a server that is there")
     parser.add_argument("--grpc", help="its gRPC address")
     parser.add_argument("--process", type=int, help="its process, for its memory")
     given: Any = parser.parse_args()
     if given.rest:
-        figures = await attack(Target(given.rest, given.grpc, given.process), given.requests, given.seed)
+        figures = await attack(Target(given.rest, given.grpc, given.process), given.requests, given.seed, given.first)
     else:
         async with (scripted_server if given.scripted else real_server)() as target:
-            figures = await attack(target, given.requests, given.seed)
+            figures = await attack(target, given.requests, given.seed, given.first)
     print(figures.told())
     return 1 if figures.faults or figures.harmed or (figures.memory and figures.growth > MOST_GROWTH) else 0
 
