@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -30,6 +31,8 @@ from omni_server.types import (
     SpanClosed,
     TextDelta,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class Answer:
@@ -85,7 +88,10 @@ class Answer:
             async with _room_made(responder, request, trim) as events:
                 await self._wanted.wait()
                 done = await self._send(events, post)
-        except OmniError as error:
+        except Exception as fault:  # noqa: BLE001 - an answer that has begun must end, whatever happens in it
+            error = fault if isinstance(fault, OmniError) else OmniError("an internal error ended this answer")
+            if error is not fault:
+                _log.exception("an answer of a live conversation failed")
             await self._wanted.wait()
             return self._done(Ending.FAILED, error=error)
         return self._done(Ending.INCOMPLETE if done.finish_reason == "length" else Ending.COMPLETED, done)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from omni_server.breaker import STAGE_SECONDS
 from omni_server.call_grammar import call_grammar
@@ -47,6 +48,9 @@ from omni_server.types import (
     VideoPart,
 )
 from omni_server.watch import Watch
+
+Made = TypeVar("Made")
+_log = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 5.0  # that a lane gets to come out of its model before the process ends around it
 
@@ -107,10 +111,10 @@ class Pipeline:
                 request = seat.request
                 # 2 load, 3 encode
                 async with self.drain.in_time():
-                    encodings, heard = await self._encode(request, timeline)
+                    encodings, heard = await typed(self._encode(request, timeline))
                 # 4 prompt
                 with timeline.stage("prompt"):
-                    prompt = await self._prompt(request, encodings)
+                    prompt = await typed(self._prompt(request, encodings))
                 seat.settle(prompt)
                 # 5 backbone
                 request = self._held_to_calls(request)
@@ -128,19 +132,19 @@ class Pipeline:
 
     async def prepare(self, part: ImagePart | AudioPart) -> None:
         """Steps 2 and 3 of one part, ahead of the request that will hold it. Raises what is wrong with it."""
-        await self._encode_part(part, Timeline())
+        await typed(self._encode_part(part, Timeline()))
 
     async def speech(self, source: MediaSource) -> Speech:
         """Step 2 of a recording that was handed over as bytes. Raises what is wrong with it."""
-        return await self._load_lane.run(self._loader.speech, source)
+        return await typed(self._load_lane.run(self._loader.speech, source))
 
     async def warm(self, request: Request) -> None:
         """Steps 2 to 5 of a conversation that goes on: the engine then need not read again what it has read. Where
         requests wait for room it is left out."""
         if self._gate.crowded:
             return
-        encodings, _ = await self._encode(request, Timeline())
-        prompt = await self._prompt(request, encodings)
+        encodings, _ = await typed(self._encode(request, Timeline()))
+        prompt = await typed(self._prompt(request, encodings))
         one = Sampling(max_tokens=1)
         async with aclosing(self.backbone.stream(request.request_id, prompt, one, frozenset({Modality.TEXT}))) as tokens:
             async for _ in tokens:
@@ -262,5 +266,10 @@ class Pipeline:
         return self._loader.picture(source) if modality is Modality.IMAGE else self._loader.speech(source)
 
 
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any, TypeVar
 def _listed(names: Any) -> str:
     return ", ".join(f"`{name}`" for name in sorted(names)) or "none"

@@ -43,7 +43,11 @@ class Kept:
 
 class ResponseStore:
     def __init__(
-        self, clock: Callable[[], float] = time.time, most: int = MOST, most_bytes: int = MOST_BYTES, lifetime: float = LIFETIME
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        most: int = MOST,
+        most_bytes: int = MOST_BYTES,
+        lifetime: float = LIFETIME,
     ) -> None:
         self._clock = clock
         self._most = most

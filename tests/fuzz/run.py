@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import os
 import random
 import re
@@ -33,7 +34,7 @@ from tests.fuzz.near import UNREAD, good_files, packets
 from tests.hostile import corpus
 
 AT_ONCE = 8
-START_SECONDS = 300.0
+START_SECONDS = 600.0
 OWN = re.compile(r"^(4\d\d|error|[A-Z_]+) [a-z_]+$")  # a name that an attack gives to an error of ours
 SETTLED = 0.4  # of the requests, after which memory is looked at: by then everything has been used once
 MOST_GROWTH = 0.1  # of the memory from then on; some megabytes come and go
@@ -151,7 +152,7 @@ def memory_of(process: int) -> float:
     return int(line.split()[1]) / 1024
 
 
-async def attack(target: Target, requests: int, seed: int = 0, first: int = 0) -> Figures:
+async def attack(target: Target, requests: int, seed: int = 0, first: int = 0, seconds: float = math.inf) -> Figures:
     corpus(), good_files(), packets()  # which take seconds to make, in which nobody would read an answer
     figures, began = Figures(), time.monotonic()
     limits = httpx.Limits(max_connections=None)
@@ -184,6 +185,11 @@ async def attack(target: Target, requests: int, seed: int = 0, first: int = 0) -
 
         async def work() -> None:
             for number in numbers:
+                gone = time.monotonic() - began
+                if gone > seconds:
+                    return
+                if len(figures.memory) == 1 and (number >= first + int(requests * SETTLED) or gone > seconds * SETTLED):
+                    measure(figures, target)
                 chance = random.Random(f"{seed}/{number}")
                 kind = chance.choices(KINDS, (6, 2, 3))[0]
                 try:
@@ -191,8 +197,6 @@ async def attack(target: Target, requests: int, seed: int = 0, first: int = 0) -
                 except Exception as fault:  # noqa: BLE001 - whatever it is, it is counted
                     figures.answers[kind]["fault"] += 1
                     figures.faults.append(f"request {number} ({kind}): {fault!r}")
-                if number == first + int(requests * SETTLED):
-                    measure(figures, target)
 
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
         over.set()
@@ -225,16 +229,19 @@ async def main() -> int:
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first request, where they are sent in pieces")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no more are sent")
     parser.add_argument("--scripted", action="store_true", help="over a scripted model")
     parser.add_argument("--rest", help="URL of a server that is there")
     parser.add_argument("--grpc", help="its gRPC address")
     parser.add_argument("--process", type=int, help="its process, for its memory")
     given: Any = parser.parse_args()
     if given.rest:
-        figures = await attack(Target(given.rest, given.grpc, given.process), given.requests, given.seed, given.first)
+        figures = await attack(
+            Target(given.rest, given.grpc, given.process), given.requests, given.seed, given.first, given.minutes * 60
+        )
     else:
         async with (scripted_server if given.scripted else real_server)() as target:
-            figures = await attack(target, given.requests, given.seed, given.first)
+            figures = await attack(target, given.requests, given.seed, given.first, given.minutes * 60)
     print(figures.told())
     return 1 if figures.faults or figures.harmed or (figures.memory and figures.growth > MOST_GROWTH) else 0
 
