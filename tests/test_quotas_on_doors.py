@@ -156,7 +156,7 @@ async def test_no_key_stands_in_logs_metrics_or_traces(
     tracer = SpanTracer(exporter, "mini")
     pipeline = build(checkpoint, ScriptedBackbone([104], speech(checkpoint, 1), [END]))
     pipeline._watch = Watch(pipeline.measures, tracer)
-    async with doors(tmp_path, Limits(requests_per_minute=6), pipeline) as open_doors:
+    async with doors(tmp_path, Limits(tokens_per_minute=10), pipeline) as open_doors:
         good, wrong = open_doors.key, "sk-omni-wrong-but-a-secret"
         for key in (good, wrong, good):
             open_doors.key = key
