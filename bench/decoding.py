@@ -5,6 +5,7 @@ python -m bench.decoding
 
 from __future__ import annotations
 
+import asyncio
 import io
 import statistics
 import time
@@ -16,6 +17,8 @@ import PIL.Image
 
 from omni_server.config import Settings
 from omni_server.decoding import HereDecoding
+from omni_server.live_audio import FrameWriter, OpusReader
+from omni_server.packets import PacketProcesses
 from omni_server.quarantine import Quarantine
 
 REPEATS = 15
@@ -72,5 +75,41 @@ def main() -> None:
     print(f"\na new process answers after {median(replaced) * 1000:.0f} ms")
 
 
+async def packets() -> None:
+    """Opus packets of 20 ms of live calls."""
+    sound = np.random.default_rng(0).normal(0, 0.1, 48_000 * 4).cumsum() % 0.5
+    sent = FrameWriter("opus_packets", 48_000, 48_000).feed(sound.astype(np.float32))
+    reader, sources = OpusReader(), PacketProcesses()
+    first = await sources.open()
+    opened = []
+    for _ in range(REPEATS):
+        began = time.perf_counter()
+        another = await sources.open()
+        opened.append(time.perf_counter() - began)
+        another.close()
+    here, there = [], []
+    used = time.process_time()
+    for packet in sent:
+        began = time.perf_counter()
+        reader.feed(packet)
+        here.append(time.perf_counter() - began)
+    between = time.process_time()
+    for packet in sent:
+        began = time.perf_counter()
+        await first.read(packet)
+        there.append(time.perf_counter() - began)
+    own, passed = between - used, time.process_time() - between
+    p99 = [sorted(taken)[len(taken) * 99 // 100] * 1000 for taken in (here, there)]
+    print(
+        f"\na packet of 20 ms of Opus, median and p99, in ms: here {statistics.median(here) * 1000:.3f} and {p99[0]:.3f}, "
+        f"there {statistics.median(there) * 1000:.3f} and {p99[1]:.3f}; the server's own work for it, in ms: "
+        f"here {own / len(sent) * 1000:.3f}, there {passed / len(sent) * 1000:.3f}"
+    )
+    print(f"a new call has its process after {statistics.median(opened) * 1000:.1f} ms")
+    first.close()
+    sources.close()
+
+
 if __name__ == "__main__":
     main()
+    asyncio.run(packets())

@@ -1,9 +1,10 @@
 """What the draft of the tokens to come brings: tokens a step and tokens per second with and without it, by kind of span.
 
-    python -m bench.draft [--ahead 0 1 2 3] [--rounds 3]
+    python -m bench.draft [--ahead 0 1 2 3] [--rounds 3] [--temperature 0]
 
 Every number of tokens ahead (0: without the draft) has an engine of its own. All are asked the same in turns, reply by reply,
-so that a busy moment hits each; then sixteen at a time. Replies are greedy, under the span grammar, and must all be the same.
+so that a busy moment hits each; then sixteen at a time. Replies are under the span grammar, greedy or, at a temperature, of one
+seed, and must all be the same. Start and memory of each engine are printed first.
 Tokens per second of the engine's own CPU time are what remains true on a machine that others work on.
 """
 
@@ -42,18 +43,21 @@ ASKED = {  # what is asked for, in which modalities
 }
 EVERY = [(text, modalities) for modalities, texts in ASKED.items() for text in texts]
 TOGETHER = "all, 16 at a time"
-GREEDY = Sampling(temperature=0.0)
 
 
 class Engine:
     """One engine, and what was measured of it by kind of span."""
 
-    def __init__(self, checkpoint: Checkpoint, settings: Settings) -> None:
+    def __init__(self, checkpoint: Checkpoint, settings: Settings, sampling: Sampling) -> None:
         self.checkpoint = checkpoint
+        self.sampling = sampling
+        begun = time.perf_counter()
         self.prompter = Prompter(checkpoint, TextCodec(checkpoint.folders["backbone"] / "tokenizer.json"))
         others = set(psutil.Process().children(recursive=True))
         self.backbone = VllmBackbone(checkpoint, settings, place(0))
         self.processes = set(psutil.Process().children(recursive=True)) - others
+        memory = sum(process.memory_info().rss for process in self.processes)
+        print(f"{settings.draft_tokens} ahead: started in {time.perf_counter() - begun:.1f} s, {memory >> 20} MiB")
         self.steps: Counter[str] = Counter()
         self.tokens: Counter[str] = Counter()
         self.seconds: Counter[str] = Counter()
@@ -77,7 +81,7 @@ class Engine:
         prompt = self.prompter.build([Message("user", (TextPart(text),))], [])
         self.number += 1
         ids: list[int] = []
-        async with aclosing(self.backbone.stream(f"draft-{self.number}", prompt, GREEDY, modalities)) as chunks:
+        async with aclosing(self.backbone.stream(f"draft-{self.number}", prompt, self.sampling, modalities)) as chunks:
             before, worked = 0.0, 0.0
             async for chunk in chunks:
                 now, work = time.perf_counter(), self.cpu()
@@ -106,10 +110,11 @@ class Engine:
         self.worked[TOGETHER] += self.cpu() - worked
 
 
-async def main(ahead: list[int], rounds: int) -> None:
+async def main(ahead: list[int], rounds: int, temperature: float) -> None:
     settings = read_settings({}, os.environ)
     checkpoint = read_checkpoint(settings.checkpoint)
-    engines = {tokens: Engine(checkpoint, replace(settings, draft_tokens=tokens)) for tokens in ahead}
+    sampling = Sampling(temperature=temperature, top_p=1.0, seed=1, max_tokens=400)
+    engines = {tokens: Engine(checkpoint, replace(settings, draft_tokens=tokens), sampling) for tokens in ahead}
     other: Counter[int] = Counter()
     try:
         for number in range(rounds + 1):  # the first warms
@@ -142,5 +147,6 @@ if __name__ == "__main__":
         "--ahead", type=int, nargs="+", default=[0, 1, 2, 3], help="the first is what the others are compared to"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--temperature", type=float, default=0.0, help="of all replies; 0 takes the likeliest token")
     options = parser.parse_args()
-    asyncio.run(main(options.ahead, options.rounds))
+    asyncio.run(main(options.ahead, options.rounds, options.temperature))

@@ -2,15 +2,17 @@
 
     python -m bench.soak --minutes 20
 
-Clients write, draw, speak, listen, talk live over gRPC, leave midway and ask for what is wrong, all at once. The server is a
-process of its own. What it holds is looked at in pauses, when nothing is asked; the first tenth of the time is for caches to
-fill. Ends with 1 where something grew, or where an answer failed that should not have.
+Clients write, draw, speak, listen, talk live over gRPC and a WebSocket, leave midway and ask for what is wrong, all at once.
+The server is a process of its own. What it holds is looked at in pauses, when nothing is asked; the first tenth of the time is
+for caches to fill. Ends with 1 where something grew, or where an answer failed that should not have.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
+import json
 import random
 import re
 import sys
@@ -22,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 import soundfile
+import websockets
 
 from bench.revival import start
 from omni_client import APIStatusError, AsyncOmniClient, Audio, OmniError, TurnComplete
@@ -78,6 +82,23 @@ async def talk(at: Target) -> None:
                 return
 
 
+async def ring(at: Target) -> None:
+    """Speaks over /v1/realtime and hangs up: at the first sound, or when the answer is whole."""
+    last = at.random.choice(["response.output_audio.delta", "response.done"])
+    sound, rate = soundfile.read(MEDIA / "en-question.flac", dtype="int16")
+    sound = np.concatenate([sound, np.zeros(rate, np.int16)])  # after which the turn is over
+    async with websockets.connect(f"ws{str(at.http.base_url)[4:].rstrip('/')}/v1/realtime", max_size=None) as call:
+        form = {"format": {"type": "audio/pcm", "rate": rate}}
+        await call.send(json.dumps({"type": "session.update", "session": {"type": "realtime", "audio": {"input": form}}}))
+        for piece in np.array_split(sound, 20):
+            audio = base64.b64encode(piece.tobytes()).decode()
+            await call.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+        async with asyncio.timeout(300):
+            while (event := json.loads(await call.recv()))["type"] not in (last, "response.done"):
+                if event["type"] == "error":
+                    raise RuntimeError(event["error"]["message"])
+
+
 async def be_wrong(at: Target) -> None:
     wrong: Any = at.random.choice([{"messages": []}, {"messages": [{"role": "user", "content": "hi"}], "top_p": 7}])
     reply = await at.http.post("/v1/chat/completions", json={"model": "omni-tiny"} | wrong)
@@ -85,7 +106,7 @@ async def be_wrong(at: Target) -> None:
         raise RuntimeError(f"a wrong request got {reply.status_code}")
 
 
-KINDS: tuple[Callable[[Target], Awaitable[None]], ...] = (write, draw, speak, listen, look, leave, talk, be_wrong)
+KINDS: tuple[Callable[[Target], Awaitable[None]], ...] = (write, draw, speak, listen, look, leave, talk, ring, be_wrong)
 
 
 async def work(at: Target, until: float, ended: Counter[str]) -> None:
@@ -97,7 +118,7 @@ async def work(at: Target, until: float, ended: Counter[str]) -> None:
             refused = error.status_code in (429, 503)
             said = "refused" if refused else "declined" if error.status_code < 500 else f"failed: {error}"
             ended[f"{kind.__name__} {said}"] += 1
-        except (OmniError, RuntimeError, httpx.HTTPError) as error:
+        except (OmniError, RuntimeError, TimeoutError, httpx.HTTPError, websockets.WebSocketException) as error:
             ended[f"{kind.__name__} failed: {type(error).__name__} {error}"] += 1
         else:
             ended[kind.__name__] += 1

@@ -8,44 +8,39 @@ Callers speak at their own speed into `omni_server.session`, so the figures hold
 from __future__ import annotations
 
 import asyncio
-import json
 import os
-import sys
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import soundfile
-import uvicorn
 
+from bench.doors import doors
 from omni_server.app import open_pipeline
-from omni_server.config import Settings, read_settings
+from omni_server.audio_format import wav_header
+from omni_server.config import read_settings
 from omni_server.door import Door
 from omni_server.live_audio import PcmReader
 from omni_server.pipeline import Pipeline
-from omni_server.rest import create_app
 from omni_server.router import Router
-from omni_server.rpc import RpcServer
 from omni_server.session import Session
+from omni_server.timeline import Timeline
 from omni_server.turns import ResponseDone, ResponsePart, SessionSettings
 from omni_server.types import (
     AudioDelta,
+    AudioPart,
     Codes,
     Done,
+    MediaSource,
     Message,
     Modality,
     Opened,
     Request,
     Sampling,
-    SpanClosed,
-    SpanOpened,
-    TextDelta,
     TextPart,
-    Usage,
 )
 from omni_server.vad import SileroEars
 
@@ -56,7 +51,8 @@ ALOUD = frozenset({Modality.TEXT, Modality.AUDIO})
 TURNS = 6  # of a caller in each way
 CALLERS = 8
 HISTORY = 60  # exchanges' worth of words before the call: most of the context of the embedded checkpoint
-SECONDS_OF_SOUND = 60
+UNITS = 100  # of an answer of four seconds, for which its end is ruled out
+NEVER = -100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +117,8 @@ async def listening_ahead(door: Door, ears: SileroEars) -> list[Call]:
         plain.append(await call(door, ears, samples, settings_of(number, ahead=False)))
         ahead.append(await call(door, ears, samples, settings_of(number, ahead=True)))
     without, with_it = (median(each.first_audio for each in calls) for calls in (plain, ahead))
-    print(f"end of turn to first audio, listening ahead over not: {with_it / without:.2f}")
-    print(f"  ({with_it * 1000:.0f} ms over {without * 1000:.0f} ms, medians of {TURNS}, after a silence of 500 ms)")
+    told = f"({with_it * 1000:.0f} over {without * 1000:.0f} ms, after a silence of 500 ms)"
+    print(f"end of turn to first audio, listening ahead over not: {with_it / without:.2f} {told}")
     return ahead
 
 
@@ -144,37 +140,55 @@ async def reading_ahead(pipeline: Pipeline) -> None:
 
 
 async def pipelined_over_serial(pipeline: Pipeline) -> None:
-    """Serial: the whole reply, then the whole voice, as a server without streams between its models would."""
-    serial, pipelined = [], []
-    for number in range(TURNS):
-        question = Message("user", (TextPart("say 'watermelon'"),))
-        asked = Request(f"serial-{number}", (question,), ALOUD, Sampling(temperature=0.0))
-        start = time.perf_counter()
-        prompt = pipeline._prompter.build(asked.messages, [])
-        router = Router(pipeline.checkpoint.bands, pipeline.checkpoint.image, pipeline._end_of_turn)
-        codes: list[int] = []
-        index = -1
-        async with aclosing(pipeline.backbone.stream(asked.request_id, prompt, asked.sampling, ALOUD)) as chunks:
-            async for chunk in chunks:
-                for event in router.feed(chunk.token_ids):
-                    match event:
-                        case Opened(index=opened, modality=Modality.AUDIO):
-                            index = opened
-                        case Codes(index=at, codes=more) if at == index:
-                            codes += more
-                        case _:
-                            pass
-        maker = pipeline._makers[Modality.AUDIO]
-        voice = await maker.open(asked.decode)
-        await maker.breaker.run(lambda voice=voice, codes=codes: [*voice.feed(codes), *voice.finish()])
-        serial.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        async with pipeline.respond(replace(asked, request_id=f"pipelined-{number}")) as events:
-            async for event in events:
-                if isinstance(event, AudioDelta):
-                    pipelined.append(time.perf_counter() - start)
-                    break
-    print(f"request to first audio, pipelined over serial: {median(pipelined) / median(serial):.2f}")
+    """From the end of a spoken turn, its encoding included. Serial: the whole reply, then the whole voice, as a server without
+    streams between its models would."""
+    close = pipeline.checkpoint.bands[Modality.AUDIO].close
+    long = Sampling(temperature=1.0, max_tokens=UNITS + 10, logit_bias=((close, NEVER),))
+    for name, sampling in (("as it answers", Sampling(temperature=0.0)), ("an answer of 4 s", long)):
+        serial, pipelined = [], []
+        for number in range(TURNS + 1):  # the first pair only warms up
+            asked = spoken_turn(f"{name}-{number}", replace(sampling, seed=number))
+            start = time.perf_counter()
+            await whole_voice(pipeline, asked)
+            serial.append(time.perf_counter() - start)
+            asked = spoken_turn(f"{name}-{number}-pipelined", asked.sampling)  # not the same sound, which would be remembered
+            start = time.perf_counter()
+            async with pipeline.respond(asked) as events:
+                async for event in events:
+                    if isinstance(event, AudioDelta):
+                        pipelined.append(time.perf_counter() - start)
+                        break
+        ratio = median(pipelined[1:]) / median(serial[1:])
+        print(f"end of turn to first audio, pipelined over serial, {name}: {ratio:.2f}")
+
+
+def spoken_turn(name: str, sampling: Sampling) -> Request:
+    """A question that nobody has asked in these very samples."""
+    samples = spoken("en-question") + np.random.default_rng([*name.encode()]).integers(-2, 3, len(spoken("en-question")))
+    pcm = samples.clip(-32768, 32767).astype("<i2").tobytes()
+    recording = AudioPart(MediaSource("audio", data=wav_header(RATE, len(pcm)) + pcm))
+    return Request(name, (Message("user", (recording,)),), ALOUD, sampling)
+
+
+async def whole_voice(pipeline: Pipeline, asked: Request) -> None:
+    encodings, _ = await pipeline._encode(asked, Timeline())
+    prompt = await pipeline._prompt(asked, encodings)
+    router = Router(pipeline.checkpoint.bands, pipeline.checkpoint.image, pipeline._end_of_turn)
+    codes: list[int] = []
+    voices: set[int] = set()
+    async with aclosing(pipeline.backbone.stream(asked.request_id, prompt, asked.sampling, ALOUD)) as chunks:
+        async for chunk in chunks:
+            for event in router.feed(chunk.token_ids):
+                match event:
+                    case Opened(index=opened, modality=Modality.AUDIO):
+                        voices.add(opened)
+                    case Codes(index=at, codes=more) if at in voices:
+                        codes += more
+                    case _:
+                        pass
+    maker = pipeline._makers[Modality.AUDIO]
+    voice = await maker.open(asked.decode)
+    await maker.breaker.run(lambda: [*voice.feed(codes), *voice.finish()])
 
 
 async def in_company(door: Door, ears: SileroEars, alone: list[Call]) -> None:
@@ -224,46 +238,8 @@ async def cancel_to_free(pipeline: Pipeline) -> None:
     print(f"cancel to free slot, in decode steps: {median(steps):.3f} ({len(steps)} replies)")
 
 
-async def doors() -> None:
-    """The same reply of one minute of sound through both doors, without any model; the client is a process of its own."""
-    from tests.doubles import ScriptedPipeline
-
-    piece = (np.sin(np.arange(4800) / 20) * 0.5).astype(np.float32)
-    deltas = [AudioDelta(1, piece, 24_000)] * (SECONDS_OF_SOUND * 5)
-    words = [SpanOpened(0, Modality.TEXT), TextDelta(0, "a"), SpanClosed(0)]
-    sound = [SpanOpened(1, Modality.AUDIO), *deltas, SpanClosed(1)]
-    pipeline = ScriptedPipeline(*words, *sound, Done("stop", Usage()))
-    settings = Settings(shutdown_seconds=0)
-    rpc = RpcServer(Door(pipeline, settings), SileroEars())
-    await rpc.start(0)
-    config = uvicorn.Config(create_app(pipeline, settings), host="127.0.0.1", port=0, log_level="warning")
-    rest = uvicorn.Server(config)
-    task = asyncio.create_task(rest.serve())
-    while not rest.started:
-        await asyncio.sleep(0.01)
-    ports = {"rest": rest.servers[0].sockets[0].getsockname()[1], "grpc": rpc.port}
-    sizes, seconds = {}, {}
-    for kind, port in ports.items():
-        await listen(kind, port, 1)
-        begun = time.process_time()
-        sizes[kind] = await listen(kind, port, 5)
-        seconds[kind] = time.process_time() - begun
-    rest.should_exit = True
-    await task
-    await rpc.drain(0.0)
-    print(f"bytes per second of sound, gRPC over REST: {sizes['grpc'] / sizes['rest']:.2f}")
-    print(f"CPU of the door per second of sound, gRPC over REST: {seconds['grpc'] / seconds['rest']:.2f}")
-
-
-async def listen(kind: str, port: Any, times: int) -> int:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "bench.listener", kind, str(port), str(times), stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await process.communicate()
-    return int(json.loads(out)["bytes"])
-
-
 async def main() -> None:
+    begun, load = time.perf_counter(), os.getloadavg()[0]
     await doors()
     settings = read_settings({"port": "0"}, os.environ)
     async with open_pipeline(settings) as pipeline:
@@ -275,6 +251,7 @@ async def main() -> None:
         alone = await listening_ahead(door, ears)
         await in_company(door, ears, alone)
         ears.lane.close()
+    print(f"(`python -m bench.speech`, {time.perf_counter() - begun:.0f} s, load {load:.1f} at the beginning)")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import logging
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,10 +29,10 @@ from omni_server.types import (
     Part,
     Request,
     SpanClosed,
-    SpanOpened,
     TextDelta,
-    ToolCalled,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class Answer:
@@ -87,7 +88,10 @@ class Answer:
             async with _room_made(responder, request, trim) as events:
                 await self._wanted.wait()
                 done = await self._send(events, post)
-        except OmniError as error:
+        except Exception as fault:  # noqa: BLE001 - an answer that has begun must end, whatever happens in it
+            error = fault if isinstance(fault, OmniError) else OmniError("an internal error ended this answer")
+            if error is not fault:
+                _log.exception("an answer of a live conversation failed")
             await self._wanted.wait()
             return self._done(Ending.FAILED, error=error)
         return self._done(Ending.INCOMPLETE if done.finish_reason == "length" else Ending.COMPLETED, done)
@@ -118,8 +122,6 @@ class Answer:
                 match released:
                     case TextDelta():
                         await post(Transcript(self.id, "assistant", self.spoken.text, final=False))
-                    case SpanOpened() | SpanClosed() | ToolCalled():
-                        await post(ResponsePart(self.id, released))
                     case AudioDelta():
                         if self.first_audio is None:
                             self.first_audio = self._clock() - self._wanted_at
@@ -132,6 +134,8 @@ class Answer:
                         return released
                     case Failed(error=error):
                         raise error
+                    case _:
+                        await post(ResponsePart(self.id, released))
         raise OmniError("a reply ended without an ending")
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 from omni_server.answer import Answer
+from omni_server.arguments import written_arguments
 from omni_server.conversation import Conversation
 from omni_server.door import Responder
 from omni_server.errors import OutOfOrder, RequestError
@@ -22,6 +22,7 @@ from omni_server.turns import (
     Interrupted,
     Item,
     ItemDropped,
+    ItemPlaced,
     ResponseDone,
     ResponsePart,
     ResponseStarted,
@@ -33,7 +34,7 @@ from omni_server.turns import (
     TurnComplete,
     Wish,
 )
-from omni_server.types import AudioDelta, DecodeOptions, Message, Modality, Part, Request, SpanOpened, ToolCall, ToolCalled
+from omni_server.types import AudioDelta, Message, Modality, Part, Request, SpanOpened, TextPart, ToolCall, ToolCalled
 from omni_server.wording import shown
 
 ANSWERS_KEPT = 16  # that may still be truncated
@@ -58,6 +59,7 @@ class Answering:
         self._current: Underway | None = None
         self._guess: Underway | None = None
         self._unanswered: str | None = None
+        self._handed_back: str | None = None  # the last call whose result came
         self._answers: OrderedDict[str, Answer] = OrderedDict()
         self._hurried = False
 
@@ -79,13 +81,15 @@ class Answering:
         wish = wish or Wish(self._settings)
         settings = wish.settings
         conversation = self.conversation if wish.messages is None else Conversation(wish.messages)
+        latest = self._pipeline.checkpoint.turns if wish.messages is None else 0
         return Request(
             request_id=f"converse-{uuid.uuid4().hex}",
-            messages=conversation.messages(*parts, instructions=settings.instructions),
+            messages=conversation.messages(*parts, instructions=settings.instructions, latest=latest),
             modalities=settings.modalities | {Modality.TEXT},
             sampling=settings.sampling,
-            decode=DecodeOptions(voice=settings.voice, seed=settings.sampling.seed),
+            decode=replace(settings.drawing, voice=settings.voice, seed=settings.sampling.seed),
             tools=settings.tools,
+            calling=settings.calling,
             thinking=settings.thinking,
         )
 
@@ -174,6 +178,19 @@ class Answering:
         if response_id in self._answers:
             self._answers[response_id].report(heard)
 
+    def hand_back(self, call_id: str, output: str) -> None:
+        """What a tool answered. Once every call beside it has its result, the model goes on."""
+        name = self.conversation.name_of(call_id)
+        if name is None or self.conversation.has_result(call_id):
+            told = f"`tool_result.call_id` is {shown(call_id)}; expected that of a call which has no result yet"
+            self._outbox.put(Trouble(RequestError(told, param="tool_result.call_id")))
+            return
+        item = Item(f"item-{uuid.uuid4().hex[:12]}", Message("tool", (TextPart(output),), tool=name), call_id)
+        self._outbox.put(ItemPlaced(item.id, self.conversation.place(item)))
+        self.drop_guess()
+        self._handed_back = call_id
+        self._go_on()
+
     def drop(self, item_id: str) -> bool:
         """Whether there was such a turn; it has never been."""
         if not item_id or item_id not in self.conversation:
@@ -238,9 +255,20 @@ class Answering:
     def _over(self, answer: Answer) -> None:
         self._outbox.put(TurnComplete(answer.id))
         self._current = None
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Answers whatever has waited for the end of an answer."""
+        if self._current is not None:
+            return
+        wish = None
+        if self._handed_back is not None and self.conversation.has_all_results(self._handed_back):
+            self._handed_back, self._unanswered = None, self._unanswered or ""
+            calling = replace(self._settings.calling, required=False, named=None)  # or it would call for ever
+            wish = Wish(replace(self._settings, calling=calling))
         if self._unanswered is not None:
             turn_id, self._unanswered = self._unanswered, None
-            self._open(turn_id, self._begin(()))
+            self._open(turn_id, self._begin((), wish))
 
     async def _post(self, event: SessionEvent) -> None:
         await self._outbox.room()
@@ -259,23 +287,14 @@ class Answering:
     def _placed(self, answer: Answer, called: ToolCalled) -> CallMade:
         """A call stands behind the words of its answer, and behind the calls before it."""
         item_id, call_id = (f"{kind}-{uuid.uuid4().hex[:12]}" for kind in ("item", "call"))
-        call = Message("assistant", (), tool_calls=(ToolCall(called.name, _arguments(called.arguments)),))
+        call = Message("assistant", (), tool_calls=(ToolCall(called.name, written_arguments(called.arguments)),))
         previous = None
         if answer.wish.kept:
             after = answer.last_item if answer.last_item in self.conversation else None
             previous = self.conversation.place(Item(item_id, call, call_id), after)
             answer.last_item = item_id
-        return CallMade(answer.id, item_id, previous, call_id, called.name, called.arguments)
+        return CallMade(answer.id, item_id, previous, called.index, call_id, called.name, called.arguments)
 
 
 def _is_sound_of(response_id: str, event: SessionEvent) -> bool:
     return isinstance(event, ResponsePart) and event.response_id == response_id and isinstance(event.event, AudioDelta)
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    """A model may write what is no JSON; the client gets it as it is, and the conversation without it."""
-    try:
-        arguments = json.loads(text)
-    except ValueError:
-        return {}
-    return arguments if isinstance(arguments, dict) else {}

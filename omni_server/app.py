@@ -21,12 +21,13 @@ from omni_server.door import Door
 from omni_server.errors import CheckpointError, ConfigError
 from omni_server.fetch import UrlFetcher
 from omni_server.gate import Gate
-from omni_server.interfaces import Backbone
+from omni_server.interfaces import Backbone, TextParsers
 from omni_server.live import live_router
 from omni_server.maker import Maker
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
 from omni_server.metered import Metered
+from omni_server.packets import PacketProcesses
 from omni_server.pipeline import Pipeline
 from omni_server.placement import CPU, Placement, place
 from omni_server.profile import open_checkpoint
@@ -59,6 +60,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
     from omni_server.backbone import VllmBackbone
 
     cloned = await asyncio.to_thread(ClonedVoices, settings.voice_store)
+    parsers = await asyncio.to_thread(_parsers, checkpoint, codec, settings)
     build = partial(VllmBackbone, checkpoint, settings, placement)
     backbone = Revival(build, settings.engine_stall_seconds, Backoff(most=settings.engine_backoff_seconds))
     pipeline = Pipeline(
@@ -74,6 +76,7 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
         stage_seconds=settings.stage_seconds,
         gate=Gate(_admission(settings, backbone, makers), watch.measures, hurries=settings.voice_look_ahead == "exact"),
         cloned=cloned,
+        parsers=parsers,
     )
     try:
         yield pipeline
@@ -84,9 +87,9 @@ async def open_pipeline(settings: Settings) -> AsyncIterator[Pipeline]:
 
 
 @asynccontextmanager
-async def open_ears() -> AsyncIterator[Ears]:
+async def open_ears(settings: Settings) -> AsyncIterator[Ears]:
     """What finds voices in live sound, for every live door."""
-    ears = SileroEars()
+    ears = SileroEars(settings.max_live_calls)
     try:
         yield ears
     finally:
@@ -105,8 +108,10 @@ async def open_rpc(
 ) -> AsyncIterator[RpcServer]:
     """The gRPC door, answering unless the settings turn it off; it is drained on leaving. `access` is shared with the other
     doors; without it, this one has its own by the settings."""
-    server = RpcServer(Door(Metered(pipeline), settings, access or open_access(settings)), ears)
+    packets = PacketProcesses()
+    server = RpcServer(Door(Metered(pipeline), settings, access or open_access(settings), packets=packets), ears)
     if settings.rpc_port is not None:
+        packets.start()
         await server.start(settings.rpc_port)
     try:
         yield server
@@ -142,6 +147,15 @@ def _checkpoint(settings: Settings) -> Checkpoint:
     if settings.max_model_len is not None:
         checkpoint = replace(checkpoint, context_length=settings.max_model_len)
     return checkpoint
+
+
+def _parsers(checkpoint: Checkpoint, codec: TextCodec, settings: Settings) -> TextParsers | None:
+    """vLLM's, where they are asked for by name."""
+    if settings.tool_call_parser is None and settings.reasoning_parser is None:
+        return None
+    from omni_server.vllm_parsers import VllmParsers
+
+    return VllmParsers(checkpoint.folders["backbone"], codec, settings.tool_call_parser, settings.reasoning_parser)
 
 
 def _gpus(settings: Settings) -> int:

@@ -94,6 +94,8 @@ class Sampling:
     logprobs: int | None = None  # how many likely tokens are told beside each token of text; None: no likelihoods at all
     logit_bias: tuple[tuple[int, float], ...] = ()  # token id, and what is added to its logit
     form: Mapping[str, Any] | None = None  # a JSON schema that the whole reply follows
+    calls: Mapping[str, Any] | None = None  # a structural tag that the whole reply follows: calls of tools
+    may_call: bool = False  # a reply that was asked for aloud may do without a voice, for it may call a tool instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,15 @@ class Thinking:
 
 
 @dataclass(frozen=True, slots=True)
+class Calling:
+    """Whether the reply must be a call of a tool, of which one (`None`: any), and whether it may be several."""
+
+    required: bool = False
+    named: str | None = None
+    several: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """One accepted request, whichever door it came through. `verbatim` are words, or token ids, that the model goes on from;
     they take the place of a conversation, and no chat template is put around them."""
@@ -130,5 +141,6 @@ class Request:
     sampling: Sampling = Sampling()
     decode: DecodeOptions = DecodeOptions()
     tools: tuple[Mapping[str, Any], ...] = ()
+    calling: Calling = Calling()
     thinking: Thinking = Thinking()
     verbatim: str | tuple[int, ...] | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import secrets
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from functools import lru_cache
@@ -17,7 +18,7 @@ from omni_server.errors import EngineUnavailable, Overloaded, RequestError
 from omni_server.grammar import span_grammar
 from omni_server.placement import Placement, share_of_gpu
 from omni_server.types import Modality, Prompt, Sampling, TokenChunk, TokenScore
-from omni_server.vllm_plugin import ARCHITECTURE
+from omni_server.vllm_plugin import ARCHITECTURE, SEED, WORKER
 
 # Measured on 2 cores: a compiled, multi-process engine takes over a minute to start and gains nothing at this size.
 _CPU_ENVIRONMENT = {
@@ -45,7 +46,7 @@ class VllmBackbone:
         self._checkpoint = checkpoint
         self._adapters = _adapters(settings)
         self._defaults = _generation_defaults(checkpoint.folders["backbone"])
-        self._grammar = lru_cache(maxsize=None)(lambda modalities: span_grammar(checkpoint, modalities))
+        self._grammar = lru_cache(maxsize=None)(lambda media, may_call: span_grammar(checkpoint, media, may_call=may_call))
         try:
             self._engine: Any = AsyncLLM.from_engine_args(
                 AsyncEngineArgs(**_engine_arguments(checkpoint, settings, placement, on_cpu=self._on_cpu))
@@ -112,11 +113,11 @@ class VllmBackbone:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "top_k": sampling.top_k,
-            "seed": sampling.seed,
         }
         return BiasedSampling(
             **(self._defaults | {name: value for name, value in chosen.items() if value is not None}),
             **self._constraints(sampling, modalities),
+            **self._noise(secrets.randbits(63) if sampling.seed is None else sampling.seed),
             max_tokens=min(sampling.max_tokens or room, room),
             presence_penalty=sampling.presence_penalty,
             frequency_penalty=sampling.frequency_penalty,
@@ -126,15 +127,22 @@ class VllmBackbone:
             detokenize=False,
         )
 
+    def _noise(self, seed: int) -> dict[str, Any]:
+        """vLLM's second model runner, for GPUs, reads the seed where vLLM has it; the first one samples as we say."""
+        return {"seed": seed} if self._engine.vllm_config.use_v2_model_runner else {"extra_args": {SEED: seed}}
+
     def _constraints(self, sampling: Sampling, modalities: frozenset[Modality]) -> dict[str, Any]:
         """What may be said at all. A schema speaks of letters, and the names of media tokens are letters too, so a reply in a
-        form is held to the ids of text beside it."""
+        form, or of calls, is held to the ids of text beside it."""
         from vllm.sampling_params import StructuredOutputsParams
 
-        if sampling.form is None:
-            grammar = self._grammar(modalities)
+        if sampling.form is None and sampling.calls is None:
+            grammar = self._grammar(modalities, sampling.may_call)
             return {"structured_outputs": StructuredOutputsParams(grammar=grammar) if grammar is not None else None}
-        form = StructuredOutputsParams(json=dict(sampling.form))
+        if sampling.calls is not None:
+            form = StructuredOutputsParams(structural_tag=json.dumps(sampling.calls))
+        else:
+            form = StructuredOutputsParams(json=dict(sampling.form or {}))
         if not self._checkpoint.bands:
             return {"structured_outputs": form}
         text = [token for first, size in self._checkpoint.text_ranges for token in range(first, first + size)]
@@ -169,6 +177,7 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, placement: Pla
     folder = checkpoint.folders["backbone"]
     arguments: dict[str, Any] = {
         "model": str(folder),
+        "worker_cls": WORKER,
         "served_model_name": checkpoint.name,
         "max_model_len": checkpoint.context_length,
         "max_num_seqs": settings.max_num_seqs,
@@ -211,7 +220,11 @@ def _engine_arguments(checkpoint: Checkpoint, settings: Settings, placement: Pla
 
 
 def _drafted(checkpoint: Checkpoint, settings: Settings) -> int:
-    return checkpoint.draft_tokens if settings.draft_tokens is None else settings.draft_tokens
+    if settings.draft_tokens is not None:
+        return settings.draft_tokens
+    # A draft reads the embeddings, which lie in another process where layers are split; beside adapters it was not tried.
+    said = settings.engine_arguments
+    return 0 if said.get("pipeline_parallel_size", 1) > 1 or said.get("enable_lora") else checkpoint.draft_tokens
 
 
 def _free_share() -> float:

@@ -16,6 +16,7 @@ import jinja2
 import jinja2.ext
 import jinja2.sandbox
 
+from omni_server.call_grammar import PROBES, CallForm, read_call_form
 from omni_server.dialect import Dialect
 from omni_server.errors import CheckpointError, RequestError
 from omni_server.types import AudioPart, ImagePart, Message, TextPart, VideoPart
@@ -43,6 +44,15 @@ class ChatTemplate:
         except (jinja2.TemplateError, TypeError) as error:
             raise RequestError(f"the chat template refuses this conversation: {error}", param="messages") from error
         return fence.cut(rendered)
+
+    def call_form(self) -> CallForm | None:
+        """How the template writes calls, found out by letting it write some."""
+        tag = self._dialect.tag_of("tool_call")
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "", "tool_calls": PROBES}]
+        try:
+            return read_call_form(self._render(messages=turns), tag) if tag is not None else None
+        except (jinja2.TemplateError, TypeError):
+            return None
 
     def _render(self, **variables: Any) -> str:
         return self._template.render(**self._tokens, **variables)

@@ -64,7 +64,8 @@ class Pads:
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A verified checkpoint. `folders` maps each component that is present to its folder; `prompts` maps what is asked for to
-    a language to a wording, see PROMPT_SLOTS; `draft_tokens` is how many tokens are drafted at a time where nobody says."""
+    a language to a wording, see PROMPT_SLOTS; `draft_tokens` is how many tokens are drafted at a time where nobody says;
+    `turns` is how many turns of a person a live conversation shows it at a time, 0 for as many as its context holds."""
 
     name: str
     root: Path
@@ -81,6 +82,7 @@ class Checkpoint:
     context_length: int
     dialect: Dialect = field(default_factory=Dialect)
     draft_tokens: int = 0
+    turns: int = 0
 
     @property
     def modalities_in(self) -> frozenset[Modality]:
@@ -136,6 +138,7 @@ def read_checkpoint(root: Path, *, verify_hashes: bool = True) -> Checkpoint:
         context_length=_integer(backbone, "max_position_embeddings", "backbone/config.json"),
         dialect=read_dialect(facts),
         draft_tokens=draft_tokens(folders["backbone_draft"], backbone) if "backbone_draft" in folders else 0,
+        turns=_integer(facts, "turns", "omni.json") if "turns" in facts else 0,
     )
 
 

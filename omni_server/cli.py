@@ -59,7 +59,7 @@ async def serve(settings: Settings) -> None:
     """Builds everything, answers until it is told to stop, lets running replies end, closes everything."""
     try:
         from omni_server.app import build_app, open_ears, open_pipeline, open_rpc
-        from omni_server.serving import Server
+        from omni_server.serving import Server, settle
     except ImportError as missing:
         raise OmniError(f"this installation cannot serve: {missing}; `omni-server doctor` tells what is missing") from missing
 
@@ -69,10 +69,11 @@ async def serve(settings: Settings) -> None:
     print(f"omni-server is loading {settings.checkpoint} ...", flush=True)
     async with (
         open_pipeline(settings) as pipeline,
-        open_ears() as ears,
+        open_ears(settings) as ears,
         open_rpc(pipeline, settings, ears, access) as rpc,
     ):
         config = rest_config(build_app(pipeline, settings, ears, access), settings)
+        settle()
         try:
             await Server(config, rpc, pipeline.drain, settings.shutdown_seconds).serve()
         except SystemExit as failed:

@@ -26,6 +26,7 @@ from omni_server.wording import shown
 
 MOST_OF_ONE, MOST = 20, 200  # consents, and as many voices, of one owner and of all
 SHORTEST_SECONDS, LONGEST_SECONDS = 1.0, 30.0  # of a recording whose voice is taken
+SHORTEST_OWN_SECONDS = 0.5  # of a recording in a conversation, whose voice the model answers with
 QUIETEST = 1e-3  # root mean square, full scale 1
 
 
@@ -177,6 +178,21 @@ def _reference(speech: Speech, param: str) -> np.ndarray:
             f"`{param}` holds `{speech.seconds:.2f}` seconds; expected {SHORTEST_SECONDS:g} to {LONGEST_SECONDS:g} of a voice",
             param=param,
         )
+    return _audible(speech, param)
+
+
+def own_voice(speech: Speech, param: str) -> np.ndarray:
+    """The speaker's own recording as the voice of the answer, where the model chooses that. Raises MediaError."""
+    if speech.seconds < SHORTEST_OWN_SECONDS:
+        raise MediaError(
+            f"the last recording in `{param}`, whose voice the model answers with, holds `{speech.seconds:.2f}` seconds; "
+            f"expected at least {SHORTEST_OWN_SECONDS:g}, or a `voice` in the request",
+            param=param,
+        )
+    return _audible(speech, param)
+
+
+def _audible(speech: Speech, param: str) -> np.ndarray:
     loudness = float(np.sqrt(np.mean(np.square(speech.waveform))))
     if loudness < QUIETEST:
         raise MediaError(f"`{param}` is silent, with a loudness of `{loudness:.1e}`; expected a voice", param=param)

@@ -114,6 +114,9 @@ class Settings:
     max_queue_seconds: float = _setting(
         10.0, read.seconds, "longest time that a request may be expected to wait for room; else it is refused at once"
     )
+    max_live_calls: int = _setting(
+        256, read.whole(1, 1 << 20), "live calls, and recordings that are cut into utterances, at the same time"
+    )
     max_body_bytes: int = _setting(64 << 20, read.size, "largest request body")
     max_media_bytes: int = _setting(20 << 20, read.size, "largest picture or utterance, as a file")
     max_pixels: int = _setting(32_000_000, read.whole(1, 1 << 30), "largest picture, width times height")
@@ -167,6 +170,12 @@ class Settings:
     enable_lora: bool | None = _setting(None, read.switch, "vLLM: serve adapters beside the model")
     max_lora_rank: int | None = _setting(None, read.whole(1, 4096), "vLLM: largest rank of an adapter")
     lora_modules: dict[str, Any] | None = _setting(None, read.json_object, "adapters by name, as JSON: their folders")
+    tool_call_parser: str | None = _setting(
+        None, read.text, "vLLM: its parser of tool calls, by name, in place of our own reader"
+    )
+    reasoning_parser: str | None = _setting(
+        None, read.text, "vLLM: its parser of thoughts, by name, in place of our own reader"
+    )
     engine_args: dict[str, Any] | None = _setting(None, read.json_object, "vLLM: any other engine argument, as JSON")
 
     @property

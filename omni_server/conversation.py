@@ -152,10 +152,30 @@ class Conversation:
         self._turns.insert(place, _turn(item))
         return self._before(place)
 
+    def message_of(self, id: str) -> Message | None:
+        """One turn alone, of which something has come."""
+        turn = next((turn for turn in self._turns if turn.id == id and turn.shown), None)
+        return Message(turn.role, tuple(turn.parts), tool_calls=turn.calls, tool=turn.tool) if turn is not None else None
+
     def name_of(self, call_id: str) -> str | None:
         """Of the tool that was called."""
         called = (turn for turn in self._turns if turn.calls and turn.call_id == call_id)
         return next((turn.calls[0].name for turn in called), None)
+
+    def has_result(self, call_id: str) -> bool:
+        return any(turn.role == "tool" and turn.call_id == call_id for turn in self._turns)
+
+    def has_all_results(self, call_id: str) -> bool:
+        """Every call that stands together with this one has its result."""
+        beside: list[str] = []
+        for turn in self._turns:
+            if turn.calls:
+                beside.append(turn.call_id)
+            elif call_id in beside:
+                break
+            else:
+                beside = []
+        return all(map(self.has_result, beside))
 
     def forget(self, id: str) -> bool:
         """A turn that has never been; whether anybody has heard of it."""
@@ -169,10 +189,11 @@ class Conversation:
         self._turns = self._turns[later[0] :]
         return True
 
-    def messages(self, *more: Part, instructions: str = "") -> tuple[Message, ...]:
-        """Neighbouring turns of one side are one message, as where an answer was not heard at all."""
+    def messages(self, *more: Part, instructions: str = "", latest: int = 0) -> tuple[Message, ...]:
+        """Neighbouring turns of one side are one message, as where an answer was not heard at all. `latest`: only the so many
+        last messages of the person and what stands between them; 0 for all. Instructions always stay."""
         turns = [*self._turns, _Turn("", "user", list(more))]
-        messages = [Message("system", (TextPart(instructions),))] if instructions else []
+        messages: list[Message] = []
         for turn in (turn for turn in turns if turn.parts or turn.calls):
             last = messages[-1] if messages else None
             if last is not None and last.role == turn.role and turn.role != "tool":
@@ -180,7 +201,10 @@ class Conversation:
                 messages[-1] = Message(turn.role, parts, tool_calls=calls)
             else:
                 messages.append(Message(turn.role, tuple(turn.parts), tool_calls=turn.calls, tool=turn.tool))
-        return tuple(messages)
+        asked = [place for place, message in enumerate(messages) if message.role == "user"]
+        first = asked[-latest] if latest and len(asked) > latest else 0
+        told = [Message("system", (TextPart(instructions),))] if instructions else []
+        return (*told, *(message for message in messages[:first] if message.role == "system"), *messages[first:])
 
     def _append(self, turn: _Turn) -> str | None:
         self._turns.append(turn)

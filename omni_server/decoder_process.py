@@ -28,10 +28,15 @@ MEMORY = 4 << 30  # bytes of addresses; a film of the largest size needs half of
 GRACE = 2  # seconds after which it ends itself, should the server not be there any more to end it
 
 
-def main(channel: socket.socket, seconds: float) -> None:
+def confine() -> None:
+    """This process, for good."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))  # no file can be written
+
+
+def main(channel: socket.socket, seconds: float) -> None:
+    confine()
     decoding = HereDecoding()
     while True:
         signal.alarm(0)

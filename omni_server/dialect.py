@@ -16,9 +16,19 @@ from typing import Any
 
 from omni_server.errors import CheckpointError
 
+TEXT = "text"
 ROLES = ("reasoning", "tool_call", "heard", "speaker", "wrapper")
 # How this model wants to be asked, by what is asked for; each wording holds its slot once.
 PROMPT_SLOTS = {"speech": "{input}", "picture": "{prompt}", "variation": "", "transcription": "", "translation": "{input}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Of what a model writes. `role` is TEXT or one of ROLES; thoughts come in pieces, everything else that is no text comes
+    whole."""
+
+    role: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from omni_server.config import Settings, StorePolicy
 from omni_server.drain import Drain
 from omni_server.measures import Measures
 from omni_server.media_store import MediaStore
+from omni_server.packets import PacketProcesses
 from omni_server.types import AudioPart, Event, ImagePart, MediaSource, Modality, Request, Speech
 from omni_server.vad import Ears, SileroEars
 
@@ -36,6 +37,8 @@ class Offer(Protocol):
     def sample_rate(self) -> int: ...
     @property
     def context_length(self) -> int: ...
+    @property
+    def turns(self) -> int: ...
     @property
     def prompts(self) -> Mapping[str, Mapping[str, str]]: ...
 
@@ -90,6 +93,7 @@ class Door:
     transcripts: Transcripts = field(default_factory=Transcripts)
     ears: Ears = field(default_factory=SileroEars)
     media: MediaStore = field(default_factory=lambda: MediaStore(StorePolicy()))
+    packets: PacketProcesses = field(default_factory=PacketProcesses)
     opened_at: int = field(default_factory=lambda: int(time.time()))
 
     @property

@@ -10,11 +10,12 @@ from omni_server.checkpoint import Checkpoint
 from omni_server.types import Band, Modality
 
 
-def span_grammar(checkpoint: Checkpoint, modalities: frozenset[Modality]) -> str | None:
+def span_grammar(checkpoint: Checkpoint, modalities: frozenset[Modality], *, may_call: bool = False) -> str | None:
     """A Lark grammar of well-formed replies; None where the checkpoint has no bands, so that every id is text.
 
     Text alone: text. With pictures allowed: text and pictures in any order. With speech asked for: at least one span of
-    speech, so that a reply that was asked for aloud is always heard.
+    speech, so that a reply that was asked for aloud is always heard; but where the model may call a tool instead, for then
+    the call is the reply.
     """
     if not checkpoint.bands:
         return None
@@ -27,7 +28,8 @@ def span_grammar(checkpoint: Checkpoint, modalities: frozenset[Modality]) -> str
     rules.append(f"quiet: {' | '.join(quiet)}")
     if Modality.AUDIO in media:
         rules.append(f"audio: {_audio(checkpoint.bands[Modality.AUDIO])}")
-        rules.insert(0, "start: quiet* audio (quiet+ audio)* quiet*")
+        spoken = "quiet* audio (quiet+ audio)* quiet*"
+        rules.insert(0, f"start: {spoken}{' | quiet+' if may_call else ''}")
     else:
         rules.insert(0, "start: quiet+")
     return "\n".join(rules) + "\n"

@@ -86,7 +86,7 @@ def _can(checkpoint: Checkpoint) -> Iterator[str]:
 def _needs(checkpoint: Checkpoint, components: list[Component], sessions: int) -> Iterator[str]:
     backbone = sum(part.running for part in components if part.name in SPEAKS)
     beside = [part for part in components if part.name not in SPEAKS]
-    cache = cache_bytes_per_token(checkpoint.folders["backbone"])
+    cache = cache_bytes_per_token(checkpoint.folders["backbone"], drafts=checkpoint.draft_tokens > 0)
     sees = sum(int(part.running * (1 + WORKING_SHARE)) for part in beside if part.name not in DRAWS + ON_CPU)
     draws = sum(int(part.running * (1 + WORKING_SHARE)) for part in beside if part.name in DRAWS)
     yield f"backbone in bfloat16: {_size(backbone)}"
@@ -112,12 +112,13 @@ def fitting(backbone: int, sees: int, draws: int, cache: int, count: int, size: 
     return f"{where}; {_size(room)} for the cache, {room // cache:,} tokens"
 
 
-def cache_bytes_per_token(folder: Path) -> int:
+def cache_bytes_per_token(folder: Path, *, drafts: bool) -> int:
+    """Keys and values of every layer, and of the draft's one where it drafts."""
     config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     config = config.get("text_config") or config
     heads = config.get("num_key_value_heads") or config["num_attention_heads"]
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    return int(2 * HALF * config["num_hidden_layers"] * heads * width)
+    return int(2 * HALF * (config["num_hidden_layers"] + drafts) * heads * width)
 
 
 def _size(count: int) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from omni_server.types import DecodeOptions, Modality, Prompt, Sampling, TokenChunk
+from omni_server.types import DecodeOptions, Modality, Prompt, Request, Sampling, TokenChunk
 
 if TYPE_CHECKING:
     import PIL.Image
     import torch
+
+    from omni_server.dialect import Dialect, Piece
 
 In = TypeVar("In", contravariant=True)
 Out = TypeVar("Out", covariant=True)
@@ -87,6 +89,29 @@ class Backbone(Protocol):
         ...
 
     async def close(self) -> None: ...
+
+
+class TextReader(Protocol):
+    """Tells what a model writes around its answer from the answer, of one reply. `ids` are what the text is made of."""
+
+    @property
+    def in_thought(self) -> bool: ...
+
+    def feed(self, item: str, ids: Sequence[int] = ()) -> list[Piece]: ...
+    def finish(self) -> list[Piece]: ...
+
+
+class TextParsers(Protocol):
+    """Readers of a deployment's choice. `reads_calls`: whether they read calls of tools too."""
+
+    @property
+    def reads_calls(self) -> bool: ...
+
+    def open(self, request: Request, prompt: Prompt, dialect: Dialect) -> TextReader: ...
+
+    def grammar(self, request: Request) -> Mapping[str, Any] | None:
+        """What a reply that must be a call is held to; None where it cannot be held."""
+        ...
 
 
 class Decoder(Protocol[Out]):

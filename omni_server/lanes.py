@@ -38,16 +38,13 @@ class Lane:
         Raises Stalled where it takes too long."""
         if self._closed:
             raise RuntimeError(f"the lane `{self._name}` is closed")
-        context = contextvars.copy_context()
-        call = _Call(lambda: context.run(function, *args, **kwargs), self._settle)
-        self._open += 1
-        self._calls.put(call)
-        if len(self._threads) < min(self._open, self.workers):
-            self._hire()
-        if self._seconds is not None:
-            call.timer = call.loop.call_later(self._seconds, self._look, call, self._seconds)
-        result: Result = await call.future
+        result: Result = await self._enter(function, *args, **kwargs).future
         return result
+
+    def post(self, function: Callable[Arguments, object], /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> None:
+        """Behind what was asked for before. Nobody waits for it, so nobody who leaves can undo it; nothing in a closed lane."""
+        if not self._closed:
+            self._enter(function, *args, **kwargs)
 
     def close(self) -> None:
         """Calls that wait are cancelled; those that work go on without anybody waiting."""
@@ -65,15 +62,30 @@ class Lane:
         for thread in list(self._threads):
             thread.join(max(0.0, until - time.monotonic()))
 
+    def _enter(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> _Call:
+        context = contextvars.copy_context()
+        call = _Call(lambda: context.run(function, *args, **kwargs), self._settle)
+        self._open += 1
+        self._calls.put(call)
+        if len(self._threads) < min(self._open, self.workers):
+            self._hire()
+        if self._seconds is not None:
+            call.timer = call.loop.call_later(self._seconds, self._look, call, self._seconds)
+        return call
+
     def _hire(self) -> None:
         thread = threading.Thread(target=self._work, name=self._name, daemon=True)
         self._threads.add(thread)
         thread.start()
 
     def _work(self) -> None:
-        while (call := self._calls.get()) is not None:
-            if not call.work():
-                return
+        while self._work_once():
+            pass
+
+    def _work_once(self) -> bool:
+        """Whether to go on. A call that is over, and its medium, must not be kept while the next is waited for."""
+        call = self._calls.get()
+        return call is not None and call.work()
 
     def _settle(self, call: _Call) -> None:
         """In the event loop, once a call's thread is done with it."""

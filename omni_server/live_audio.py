@@ -59,7 +59,7 @@ class PcmReader:
 
 
 class OpusReader:
-    """One packet of Opus a frame."""
+    """One packet of Opus a frame. Strangers' packets are read in a process of their own (packets.py), like this."""
 
     sample_rate = 48_000
 
@@ -97,9 +97,8 @@ class G711Reader:
 
 
 def open_reader(encoding: Encoding, sample_rate: int) -> FrameReader:
-    if encoding in ("mulaw", "alaw"):
-        return G711Reader(encoding)
-    return OpusReader() if encoding == "opus_packets" else PcmReader(sample_rate)
+    """Of sound that is plain: a table of 256 samples at most is all that is needed to read it."""
+    return G711Reader(encoding) if encoding in ("mulaw", "alaw") else PcmReader(sample_rate)
 
 
 class Resampler:

@@ -7,20 +7,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-TEXT = "text"
+from omni_server.dialect import TEXT, Piece
+from omni_server.plain_json import parsed
+
 _ARGUMENT = re.compile(r"<arg_key>(.*?)</arg_key>\s*<arg_value>(.*?)(?:</arg_value>|$)", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """`role` is `text`, or a role of dialect.py; thoughts come in pieces, everything else that is no text comes whole."""
-
-    role: str
-    text: str
 
 
 class Markup:
@@ -40,7 +33,8 @@ class Markup:
     def in_thought(self) -> bool:
         return self._inside is not None and self._tags[self._inside] == "reasoning"
 
-    def feed(self, item: str) -> list[Piece]:
+    def feed(self, item: str, ids: Sequence[int] = ()) -> list[Piece]:
+        """Tags are found by their letters, so the `ids` say nothing new."""
         self._held += item
         pieces: list[Piece] = []
         while self._step(pieces, ended=False):
@@ -130,31 +124,89 @@ SPEAKER_KEYS = {"is_ref_audio", "gender", "age", "speaker", "emotion"}
 def read_speaker(text: str) -> dict[str, Any] | None:
     """What a model says about the voice that follows; None where it says something else. Unknown keys are let pass."""
     try:
-        said = json.loads(text)
+        said = parsed(text)
     except ValueError:
         return None
     return said if isinstance(said, dict) and (not said or SPEAKER_KEYS & set(said)) else None
 
 
-def read_tool_call(text: str) -> tuple[str, str] | None:
+def read_tool_call(text: str, tools: Sequence[Mapping[str, Any]] = ()) -> tuple[str, str] | None:
     """A call's name and its arguments as JSON text, from either written form: a JSON object, or a name and key by key."""
     try:
-        said = json.loads(text)
+        said = parsed(text)
         if isinstance(said, dict) and isinstance(said.get("name"), str):
             arguments = said.get("arguments", {})
-            return said["name"], arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            written = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+            return said["name"], _trimmed(written, _schemas(said["name"], tools))
     except ValueError:
         pass
     name = text.partition("<arg_key>")[0].strip()
     if not name or "\n" in name:
         return None
-    arguments = {key.strip(): _value(value) for key, value in _ARGUMENT.findall(text)}
+    schemas = _schemas(name, tools)
+    arguments = {key.strip(): _value(value, schemas.get(key.strip())) for key, value in _ARGUMENT.findall(text)}
     return name, json.dumps(arguments, ensure_ascii=False)
 
 
-def _value(text: str) -> Any:
-    """Strings stand verbatim, other values as JSON."""
+def _trimmed(text: str, schemas: Mapping[str, Any]) -> str:
+    """Of a few words that are allowed, white space around them is no part. What is no JSON stays as the model wrote it."""
     try:
-        return json.loads(text)
+        arguments = parsed(text)
     except ValueError:
         return text
+    if not isinstance(arguments, dict):
+        return text
+    words = {key: value.strip() for key, value in arguments.items() if isinstance(value, str)}
+    changed = {key: word for key, word in words.items() if word != arguments[key] and word in _few(schemas.get(key))}
+    return json.dumps(arguments | changed, ensure_ascii=False) if changed else text
+
+
+def _schemas(name: str, tools: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of the arguments of a tool, by their names."""
+    schema = next((tool["function"].get("parameters") for tool in tools if tool["function"]["name"] == name), None) or {}
+    properties = schema.get("properties")
+    return properties if isinstance(properties, dict) else {}
+
+
+def _value(text: str, schema: Any) -> Any:
+    """Strings stand verbatim, other values as JSON; where both can be read, the schema says which it is. Of a few words that
+    are allowed, white space around them is no part."""
+    if text.strip() in _few(schema):
+        return text.strip()
+    try:
+        value = parsed(text)
+    except ValueError:
+        return text
+    return value if _fits(value, schema) else text
+
+
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "string": (str,), "integer": (int, float), "number": (int, float), "object": (dict,), "array": (list,), "boolean": (bool,),
+    "null": (type(None),),
+}  # fmt: skip
+
+
+def _few(schema: Any) -> list[Any]:
+    """The values that are allowed, where they are named one by one. A schema may be nonsense: it is the client's."""
+    if not isinstance(schema, dict):
+        return []
+    named = schema.get("enum")
+    return named if isinstance(named, list) else [schema["const"]] if "const" in schema else []
+
+
+def _fits(value: Any, schema: Any) -> bool:
+    """Only as far as a string must be told from another value."""
+    if not isinstance(schema, dict):
+        return True
+    if few := _few(schema):
+        return value in few
+    choices = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(choices, list) and choices:
+        return any(_fits(value, choice) for choice in choices)
+    kinds = schema.get("type")
+    if not isinstance(kinds, str | list):
+        return True
+    if isinstance(value, str):  # quoted: no model writes a string so that is to stand verbatim
+        return False
+    named = [kinds] if isinstance(kinds, str) else kinds
+    return any(type(value) in _KINDS.get(kind, ()) for kind in named if isinstance(kind, str))

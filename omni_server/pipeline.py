@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from omni_server.breaker import STAGE_SECONDS
+from omni_server.call_grammar import call_grammar
 from omni_server.checkpoint import Checkpoint
 from omni_server.cloned_voices import ClonedVoices
 from omni_server.dialect import Dialect
 from omni_server.drain import Drain
 from omni_server.errors import ModalityUnavailable, OmniError, RequestError
+from omni_server.forms import check_calling, check_form
 from omni_server.gate import Gate
-from omni_server.interfaces import Backbone
+from omni_server.interfaces import Backbone, TextParsers
 from omni_server.lanes import Lane
 from omni_server.maker import Maker
 from omni_server.media import MediaLoader
@@ -45,10 +49,10 @@ from omni_server.types import (
 )
 from omni_server.watch import Watch
 
-LEAVE_SECONDS = 5.0  # that a lane gets to come out of its model before the process ends around it
+Made = TypeVar("Made")
+_log = logging.getLogger(__name__)
 
-# Values in a schema. The engine takes a time to work one out that grows faster than its size, and cannot be told to stop.
-LARGEST_FORM = 2000
+LEAVE_SECONDS = 5.0  # that a lane gets to come out of its model before the process ends around it
 
 
 class Pipeline:
@@ -68,14 +72,17 @@ class Pipeline:
         gate: Gate | None = None,
         stage_seconds: float = STAGE_SECONDS,
         cloned: ClonedVoices | None = None,
+        parsers: TextParsers | None = None,
     ) -> None:
-        """`stage_seconds`: the limit of reading one medium, and of building one prompt."""
+        """`stage_seconds`: the limit of reading one medium, and of building one prompt. `parsers`: of thoughts and calls, in
+        place of our own."""
         self.checkpoint = checkpoint
         self.backbone = backbone
         self.cloned = cloned or ClonedVoices()
         self._loader = loader
         self._senses = senses
         self._prompter = prompter
+        self._parsers = parsers
         self._codec = codec
         self._makers = makers
         self._end_of_turn = tuple(end_of_turn)
@@ -104,12 +111,13 @@ class Pipeline:
                 request = seat.request
                 # 2 load, 3 encode
                 async with self.drain.in_time():
-                    encodings, heard = await self._encode(request, timeline)
+                    encodings, heard = await typed(self._encode(request, timeline))
                 # 4 prompt
                 with timeline.stage("prompt"):
-                    prompt = await self._prompt(request, encodings)
+                    prompt = await typed(self._prompt(request, encodings))
                 seat.settle(prompt)
                 # 5 backbone
+                request = self._held_to_calls(request)
                 tokens = self._speak(request, prompt)
                 # 6 route
                 router = Router(self.checkpoint.bands, self.checkpoint.image, self._end_of_turn)
@@ -117,25 +125,26 @@ class Pipeline:
                 rate = self.checkpoint.sample_rate
                 # What goes on from given words is no answer, so nothing in it is told apart.
                 dialect = self.checkpoint.dialect if request.verbatim is None else Dialect()
-                reply = Reply(request, prompt, self._codec, self._makers, rate, dialect, heard, timeline)
+                reader = self._parsers.open(request, prompt, dialect) if self._parsers and request.verbatim is None else None
+                reply = Reply(request, prompt, self._codec, self._makers, rate, dialect, heard, timeline, reader)
                 async with reply.run(tokens, router, self.drain):
                     yield watched.events(reply.events())
 
     async def prepare(self, part: ImagePart | AudioPart) -> None:
         """Steps 2 and 3 of one part, ahead of the request that will hold it. Raises what is wrong with it."""
-        await self._encode_part(part, Timeline())
+        await typed(self._encode_part(part, Timeline()))
 
     async def speech(self, source: MediaSource) -> Speech:
         """Step 2 of a recording that was handed over as bytes. Raises what is wrong with it."""
-        return await self._load_lane.run(self._loader.speech, source)
+        return await typed(self._load_lane.run(self._loader.speech, source))
 
     async def warm(self, request: Request) -> None:
         """Steps 2 to 5 of a conversation that goes on: the engine then need not read again what it has read. Where
         requests wait for room it is left out."""
         if self._gate.crowded:
             return
-        encodings, _ = await self._encode(request, Timeline())
-        prompt = await self._prompt(request, encodings)
+        encodings, _ = await typed(self._encode(request, Timeline()))
+        prompt = await typed(self._prompt(request, encodings))
         one = Sampling(max_tokens=1)
         async with aclosing(self.backbone.stream(request.request_id, prompt, one, frozenset({Modality.TEXT}))) as tokens:
             async for _ in tokens:
@@ -172,10 +181,9 @@ class Pipeline:
                 f"expected some of {_listed(self.checkpoint.modalities_out)}",
                 param="modalities",
             )
-        if request.tools and self.checkpoint.dialect.tag_of("tool_call") is None:
-            raise RequestError(f"`tools` is set; `{self.checkpoint.name}` has not learned to call tools", param="tools")
+        self._check_tools(request)
         if request.sampling.form is not None:
-            _check_form(request)
+            check_form(request)
         voice = request.decode.voice
         if voice is not None and voice not in self.checkpoint.voices and not self.cloned.known(voice):
             cloned = ", or the id of a voice that was made of a recording" if self.checkpoint.clones_voices else ""
@@ -183,6 +191,32 @@ class Pipeline:
                 f"voice `{voice}` is unknown; expected one of {_listed(self.checkpoint.voices)}{cloned}",
                 param="audio.voice",
             )
+
+    def _check_tools(self, request: Request) -> None:
+        reads_calls = self._parsers is not None and self._parsers.reads_calls
+        if request.tools and not reads_calls and self.checkpoint.dialect.tag_of("tool_call") is None:
+            raise RequestError(f"`tools` is set; `{self.checkpoint.name}` has not learned to call tools", param="tools")
+        check_calling(request)
+        if request.calling.required and self._call_grammar(request) is None:
+            raise RequestError(
+                f"`tool_choice` asks for a call; `{self.checkpoint.name}` writes calls in no form that this server can hold "
+                "it to, expected `auto` or `none`",
+                param="tool_choice",
+            )
+
+    def _call_grammar(self, request: Request) -> Mapping[str, Any] | None:
+        if self._parsers is not None and self._parsers.reads_calls:
+            return self._parsers.grammar(request)
+        form, calling = self._prompter.call_form, request.calling
+        if form is None:
+            return None
+        tools = [tool for tool in request.tools if calling.named in (None, tool["function"]["name"])]
+        return call_grammar(form, tools, several=calling.several and calling.named is None)
+
+    def _held_to_calls(self, request: Request) -> Request:
+        """The sampling that the wish for tools asks for."""
+        calls = self._call_grammar(request) if request.calling.required else None
+        return replace(request, sampling=replace(request.sampling, calls=calls, may_call=bool(request.tools)))
 
     async def _prompt(self, request: Request, encodings: list[Encoding]) -> Prompt:
         if request.verbatim is not None:
@@ -196,9 +230,10 @@ class Pipeline:
         )
 
     def _speak(self, request: Request, prompt: Prompt) -> AsyncGenerator[TokenChunk, None]:
-        """The backbone's tokens; where thoughts have a budget, in two strides."""
+        """The backbone's tokens; where thoughts have a budget, or a call must follow them, in two strides."""
         tag = self.checkpoint.dialect.tag_of("reasoning")
-        if request.thinking.budget is not None and prompt.thinking and tag is not None:
+        strides = request.thinking.budget is not None or request.sampling.calls is not None
+        if strides and prompt.thinking and tag is not None:
             return think_and_answer(self.backbone, request, prompt, self._codec, tag)
         return self.backbone.stream(request.request_id, prompt, request.sampling, request.modalities)
 
@@ -231,29 +266,16 @@ class Pipeline:
         return self._loader.picture(source) if modality is Modality.IMAGE else self._loader.speech(source)
 
 
-def _check_form(request: Request) -> None:
-    """A form holds for every letter of a reply, so nothing else can stand in it; and the engine has to work it out first."""
-    size = _values(request.sampling.form)
-    if size > LARGEST_FORM:
-        raise RequestError(f"the schema holds `{size}` values; expected at most {LARGEST_FORM}", param="response_format")
-    media = sorted(request.modalities - {Modality.TEXT})
-    if media:
-        raise RequestError(
-            f"the reply is to be JSON and to hold `{media[0]}`; expected `text` alone with JSON",
-            param="response_format",
-        )
-    if request.tools:
-        raise RequestError("the reply is to be JSON and `tools` are offered; expected one of them", param="response_format")
-    if request.thinking.wanted and request.thinking.budget is None:
-        raise RequestError(
-            "the reply is to be JSON and to have thoughts; expected a `thinking_token_budget` with them",
-            param="response_format",
-        )
-
-
-def _values(form: Any) -> int:
-    inner = form.values() if isinstance(form, dict) else form if isinstance(form, list) else ()
-    return 1 + sum(_values(value) for value in inner)
+async def typed(step: Awaitable[Made]) -> Made:
+    """What a step of ours raises without a type is one error to every door: live conversations go on after errors that they
+    know, and end after others."""
+    try:
+        return await step
+    except OmniError:
+        raise
+    except Exception as fault:
+        _log.exception("a step of a request failed")
+        raise OmniError("an internal error ended this request") from fault
 
 
 def _listed(names: Any) -> str:

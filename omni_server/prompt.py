@@ -27,6 +27,7 @@ class Prompter:
         band, pad = checkpoint.bands.get(Modality.IMAGE), checkpoint.pads.discrete_image
         picture = codec.decode([band.open, pad, band.close]) if band is not None and pad is not None else None
         self._template = ChatTemplate(checkpoint.folders["backbone"], checkpoint.dialect, picture)
+        self.call_form = self._template.call_form()
 
     def build(
         self,

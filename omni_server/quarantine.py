@@ -29,6 +29,7 @@ import PIL.Image
 from omni_server.config import MediaLimits
 from omni_server.decoding import SAMPLE_RATE
 from omni_server.errors import MediaError, MediaTooLarge
+from omni_server.plain_json import parsed
 from omni_server.video import Frames
 
 _log = logging.getLogger(__name__)
@@ -36,6 +37,7 @@ _log = logging.getLogger(__name__)
 Made = TypeVar("Made")
 MadeOf = Callable[[dict[str, Any], memoryview], Made]
 
+MODULE = "omni_server.decoder_process"
 LENGTH = struct.Struct("<I")  # of a description
 LONGEST_DESCRIPTION = 1 << 16
 ERRORS = {kind.__name__: kind for kind in (MediaError, MediaTooLarge)}
@@ -66,7 +68,7 @@ def described(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
         if not (piece := channel.recv(length - len(said))):
             raise EOFError
         said += piece
-    return json.loads(said), list(files)
+    return parsed(said), list(files)
 
 
 @contextmanager
@@ -86,10 +88,10 @@ def shared_memory(content: bytes, most: int) -> Iterator[int]:
 class Worker:
     """One process, and the channel to it."""
 
-    def __init__(self, seconds: float) -> None:
-        self.channel, theirs = socket.socketpair()
+    def __init__(self, module: str, seconds: float, kind: socket.SocketKind = socket.SOCK_STREAM) -> None:
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, kind)
         with theirs:
-            command = [sys.executable, "-P", "-m", "omni_server.decoder_process", str(theirs.fileno()), str(seconds)]
+            command = [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(seconds)]
             # A session of its own: Ctrl-C stops the server, which then stops this.
             self.channel.settimeout(seconds)
             self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], start_new_session=True, env=environment())
@@ -115,7 +117,7 @@ class Quarantine:
         self._idle: queue.LifoQueue[Worker] = queue.LifoQueue()
         self._closed = False
         for _ in range(workers):
-            self._idle.put(Worker(seconds))
+            self._idle.put(Worker(MODULE, seconds))
 
     def picture(self, data: bytes, param: str, limits: MediaLimits) -> PIL.Image.Image:
         return self._ask("picture", data, param, limits, 3 * limits.pixels, picture_of)
@@ -157,7 +159,7 @@ class Quarantine:
 
     def _renewed(self, worker: Worker) -> Worker:
         worker.stop()
-        return Worker(self._seconds)
+        return Worker(MODULE, self._seconds)
 
 
 def answer_of(channel: socket.socket, asked: dict[str, Any], file: int, most: int, made_of: MadeOf[Made]) -> Made:

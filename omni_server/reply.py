@@ -17,7 +17,7 @@ from omni_server.aside import Aside
 from omni_server.dialect import Dialect
 from omni_server.drain import Drain
 from omni_server.errors import DecodeFailed, OmniError
-from omni_server.interfaces import PictureStep, Stepwise
+from omni_server.interfaces import PictureStep, Stepwise, TextReader
 from omni_server.maker import Maker
 from omni_server.router import Router
 from omni_server.text import TextCodec
@@ -64,10 +64,13 @@ class Reply:
         dialect: Dialect,
         heard: Speech | None,
         timeline: Timeline,
+        reader: TextReader | None = None,
     ) -> None:
         """`heard` is the user's last recording, whose voice the model may choose to answer with."""
         self._sample_rate = sample_rate
-        self._aside = Aside(dialect, heard, thinking=prompt.thinking)
+        self._aside = Aside(
+            dialect, heard, thinking=prompt.thinking, reader=reader, tools=request.tools, several=request.calling.several
+        )
         self._request = request
         self._prompt = prompt
         self._text = codec.open(request.sampling.stop)
@@ -128,7 +131,7 @@ class Reply:
                     self._score = score
                     for event in router.feed(ids):
                         await self._take(event, spans)
-                if self._text.stopped:
+                if self._text.stopped or self._aside.called_enough:
                     break
                 finish_reason = chunk.finish_reason or finish_reason
         for event in router.finish():
@@ -169,23 +172,18 @@ class Reply:
                 else:
                     if self._score is not None and not self._aside.in_thought:
                         self._scores.append(self._score)
-                    await self._put_text(index, self._text.feed(codes))
+                    await self._put_shown(index, self._aside.feed("".join(self._text.feed(codes)), codes))
             case Closed(index):
                 if index in self._spans:
                     self._spans[index].put_nowait(event)
                 else:
-                    await self._put_text(index, self._text.finish())
-                    await self._put_shown(index, self._aside.finish())
+                    await self._put_shown(index, self._aside.feed("".join(self._text.finish())) + self._aside.finish())
                     if self._scores and index in self._shown and not self._text.stopped:
                         await self._put_shown(index, [""])
                     if index in self._shown:
                         await self._events.put(SpanClosed(index))
             case _:
                 assert_never(event)
-
-    async def _put_text(self, index: int, pieces: list[str]) -> None:
-        for piece in pieces:
-            await self._put_shown(index, self._aside.feed(piece))
 
     async def _put_shown(self, index: int, events: list[str | Event]) -> None:
         """A text span is opened by its first letter that is meant for the user, for many hold nothing but tags."""

@@ -22,9 +22,11 @@ from omni_server.types import Encoding, Modality, Picture, Speech, Video
 
 Media = Picture | Speech | Video
 
+MOST_BYTES = 256 << 20  # a picture of many pixels is a quarter of this to a large model
+
 
 class Sense:
-    """Turns a Picture or a Speech into an Encoding. `capacity` is how many encodings are remembered."""
+    """Turns a Picture or a Speech into an Encoding. At most `capacity` of them are remembered, and MOST_BYTES of them."""
 
     def __init__(
         self,
@@ -42,7 +44,8 @@ class Sense:
         self._encoder = encoder
         self._codebook = codebook
         self._capacity = capacity
-        self._memory: OrderedDict[str, Encoding] = OrderedDict()
+        self._memory: OrderedDict[str, Encoding] = OrderedDict()  # the one used last comes last
+        self._bytes = 0
 
     async def encode(self, media: Media) -> Encoding:
         self.asked += 1
@@ -59,8 +62,10 @@ class Sense:
         if known is None:
             self.encoded += 1
             known = self._memory[media.digest] = self._checked(self._encode(media))
-            if len(self._memory) > self._capacity:
-                self._memory.popitem(last=False)
+            self._bytes += _bytes_of(known)
+            while len(self._memory) > self._capacity or self._bytes > MOST_BYTES:
+                self._bytes -= _bytes_of(self._memory.popitem(last=False)[1])
+            return known
         self._memory.move_to_end(media.digest)
         return known
 
@@ -94,6 +99,11 @@ class Sense:
         if self._modality is Modality.IMAGE:
             return Picture(PIL.Image.new("RGB", (64, 64)), "probe")
         return Speech(np.zeros(SAMPLE_RATE, np.float32), SAMPLE_RATE, "probe")
+
+
+def _bytes_of(encoding: Encoding) -> int:
+    """What it keeps in memory: a tensor may be a part of a larger one."""
+    return encoding.embeddings.untyped_storage().nbytes() + (_bytes_of(encoding.sound) if encoding.sound is not None else 0)
 
 
 class FrameEncoder(Protocol):

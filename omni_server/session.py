@@ -35,7 +35,7 @@ from omni_server.turns import (
     TurnCommitted,
     Wish,
 )
-from omni_server.types import AudioPart, ImagePart, MediaSource, Modality, Part, Request, TextPart
+from omni_server.types import AudioPart, ImagePart, MediaSource, Message, Modality, Part, Request, TextPart
 from omni_server.vad import Ears
 
 _log = logging.getLogger(__name__)
@@ -71,9 +71,8 @@ class Session:
         return self
 
     async def __aexit__(self, *exception: object) -> None:
+        self._ears.close(self._activity)  # first, for whoever waits here may be cancelled once more
         await self._tasks.close()
-        # In the lane, behind a frame that may still be listened to there.
-        await self._ears.lane.run(self._ears.close, self._activity)
 
     def change(self, settings: SessionSettings, reader: FrameReader | None = None) -> None:
         """From now on. Raises what is wrong with them, and then nothing has changed."""
@@ -160,6 +159,10 @@ class Session:
         """Takes something out of the conversation. Whether it was there."""
         return self._answering.drop(item_id)
 
+    def message_of(self, item_id: str) -> Message | None:
+        """Of something that is in the conversation."""
+        return self._answering.conversation.message_of(item_id)
+
     def name_of(self, call_id: str) -> str | None:
         """Of the tool that was called."""
         return self._answering.conversation.name_of(call_id)
@@ -185,6 +188,11 @@ class Session:
     def played(self, response_id: str, heard: float) -> None:
         """The person has heard so many seconds of an answer so far."""
         self._answering.played(response_id, heard)
+
+    async def hand_back(self, call_id: str, output: str) -> None:
+        """What a tool answered. Once every call beside it has its result, the model goes on by itself."""
+        await self._outbox.room(PATIENCE)
+        self._answering.hand_back(call_id, output)
 
     def go_away(self, seconds: float) -> None:
         """The server is about to stop."""

@@ -17,12 +17,14 @@ from omni_server.types import Modality, Prompt, Request, TokenChunk
 async def think_and_answer(
     backbone: Backbone, request: Request, prompt: Prompt, codec: TextCodec, tag: str
 ) -> AsyncGenerator[TokenChunk, None]:
-    """The tokens of one reply, thoughts first. `tag` is what the prompt has opened and the thoughts must close."""
-    budget, limit = request.thinking.budget or 0, request.sampling.max_tokens
+    """The tokens of one reply, thoughts first. `tag` is what the prompt has opened and the thoughts must close. Without a
+    budget they end when they end."""
+    budget, limit = request.thinking.budget, request.sampling.max_tokens
     thought: list[int] = []
     closed, ended = False, None
-    if budget > 0:
-        sampling = replace(request.sampling, max_tokens=min(budget, limit or budget), form=None)
+    if budget != 0:
+        longest = min(most) if (most := [number for number in (budget, limit) if number is not None]) else None
+        sampling = replace(request.sampling, max_tokens=longest, form=None, calls=None)
         thoughts = backbone.stream(f"{request.request_id}-thought", prompt, sampling, frozenset({Modality.TEXT}))
         async with aclosing(thoughts):
             async for chunk in thoughts:
@@ -33,14 +35,14 @@ async def think_and_answer(
                     yield TokenChunk(tuple(taken), None, chunk.cached_tokens, chunk.scores[: len(taken)])
                 if closed:
                     break
-    if not closed and ended == "stop":
+    if not closed and ended == "stop" and request.sampling.calls is None:
         yield TokenChunk((), "stop")
         return
     if not closed:
         ending = codec.encode_template(f"\n</{tag}>\n\n")
         thought += ending
         yield TokenChunk(tuple(ending))
-    if limit is not None and len(thought) >= limit:
+    if (limit is not None and len(thought) >= limit) or (budget is None and ended == "length"):
         yield TokenChunk((), "length")
         return
     sampling = replace(request.sampling, max_tokens=None if limit is None else limit - len(thought))

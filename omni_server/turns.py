@@ -11,10 +11,16 @@ from omni_server.errors import OmniError
 from omni_server.listening import TurnSettings
 from omni_server.types import (
     AudioDelta,
+    Calling,
+    DecodeOptions,
     Done,
+    Heard,
+    ImagePreview,
+    ImageProgress,
     ImageReady,
     Message,
     Modality,
+    ReasoningDelta,
     Sampling,
     SpanClosed,
     SpanOpened,
@@ -38,8 +44,10 @@ class SessionSettings:
     transcribes: bool = False
     interim: bool = True
     language: str | None = None  # of what is written down, where it is known
-    tools: tuple[Mapping[str, Any], ...] = ()
+    tools: tuple[Mapping[str, Any], ...] = ()  # that may be called
+    calling: Calling = field(default_factory=Calling)
     thinking: Thinking = field(default_factory=Thinking)
+    drawing: DecodeOptions = field(default_factory=DecodeOptions)  # of pictures; who speaks and the seed stand above
     ahead: bool = True
 
 
@@ -133,22 +141,28 @@ class AnswerBegun:
     previous: str | None
 
 
+ReplyPart = (
+    SpanOpened | AudioDelta | ImageProgress | ImagePreview | ImageReady | SpanClosed | ReasoningDelta | Heard | ToolCalled
+)
+
+
 @dataclass(frozen=True, slots=True)
 class ResponsePart:
     """An event of the answer's reply. All its sound, joined, is one line."""
 
     response_id: str
-    event: SpanOpened | AudioDelta | ImageReady | SpanClosed | ToolCalled
+    event: ReplyPart
 
 
 @dataclass(frozen=True, slots=True)
 class CallMade:
-    """The answer calls a tool; `arguments` is JSON text. The call is part of the conversation as `item_id`, after
-    `previous`."""
+    """The answer calls a tool; `index` counts its calls, `arguments` is JSON text. The call is part of the conversation as
+    `item_id`, after `previous`."""
 
     response_id: str
     item_id: str
     previous: str | None
+    index: int
     call_id: str
     name: str
     arguments: str

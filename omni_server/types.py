@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from omni_server.asked import (
     REPLIES as REPLIES,
     AudioPart as AudioPart,
+    Calling as Calling,
     DecodeOptions as DecodeOptions,
     ImagePart as ImagePart,
     MediaPart as MediaPart,

@@ -38,14 +38,14 @@ async def utterances(speech: Speech, ears: Ears, settings: TurnSettings) -> list
     silence = np.zeros(round(settings.silence_duration_ms / 1000 * speech.sample_rate) + 2 * WINDOW, np.float32)
     sound = np.concatenate([speech.waveform, silence])  # so that a voice at the very end ends too
     step = round(PIECE_SECONDS * speech.sample_rate)
-    activity = await ears.lane.run(ears.open)
+    activity = ears.open()
     try:
         detector = TurnDetector(exact, activity)
         heard: list[Heard] = []
         for at in range(0, len(sound), step):
             heard += await ears.lane.run(detector.feed, sound[at : at + step])
     finally:
-        await ears.lane.run(ears.close, activity)
+        ears.close(activity)
     return cut(heard, speech.seconds, settings.prefix_padding_ms / 1000)
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
 ARCHITECTURE = "OmniForCausalLM"
 DRAFT_ARCHITECTURE = "OmniDraft"
 DRAFT_TYPE = "mtp"  # the model type by which vLLM knows a draft of the next tokens
+WORKER = "omni_server.vllm_worker.OmniWorker"
+SEED = "omni_seed"  # of `SamplingParams.extra_args`; of its own `seed` vLLM would make a generator
 
 
 def register() -> None:
@@ -25,3 +31,27 @@ def register() -> None:
     logits_processor.MinTokensLogitsProcessor = BiasBesideDraft  # type: ignore[misc]
     draft = type("OmniDraftConfig", (LlamaConfig,), {"model_type": DRAFT_TYPE})
     AutoConfig.register(DRAFT_TYPE, draft, exist_ok=True)
+    _share_devices()
+
+
+@cache
+def _share_devices() -> None:
+    """Lets every Gloo group of this process use the network devices of its first.
+
+    vLLM makes a dozen groups, even for one process, and each device has a thread that wakes 100 times a second.
+    """
+    from torch.distributed import ProcessGroupGloo
+
+    make = ProcessGroupGloo.__init__
+    devices: list[Any] = []
+
+    def init(group: Any, store: Any, rank: int, size: int, timeout: timedelta) -> None:
+        if not devices:
+            make(group, store, rank, size, timeout)
+            devices.extend(group.options._devices)
+            return
+        options = ProcessGroupGloo._Options()
+        options._devices, options._threads, options._timeout = devices, 2 * len(devices), timeout
+        make(group, store, rank, size, options)
+
+    ProcessGroupGloo.__init__ = init

@@ -107,8 +107,12 @@ class Bench:
         return nearest_spelling(heard, case.spoken_choices, case.language) == case.spoken
 
     def _source_says(self, case: Case, voice: str) -> bool:
-        row = self.recordings[str(case.spoken), OUTPUT_VOICES[voice]]
-        return nearest_spelling(self.heard(row), case.spoken_choices, case.language) == case.spoken
+        heard = self.source_heard(str(case.spoken), voice)
+        return nearest_spelling(heard, case.spoken_choices, case.language) == case.spoken
+
+    def source_heard(self, text: str, voice: str) -> str:
+        """What the judge hears when the source of one of the server's voices says it."""
+        return self.heard(self.recordings[text, OUTPUT_VOICES[voice]])
 
     def heard(self, row: dict[str, Any]) -> str:
         """What the judge hears in a source recording; asked once, for it is slow."""

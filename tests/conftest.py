@@ -18,6 +18,9 @@ from omni_server.pipeline import Pipeline
 # Read when torch and vLLM are first imported; threads that spin on two shared cores starve the engine.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault(
+    "TORCHDYNAMO_DISABLE", "1"
+)  # as a server on a CPU has it: likelihoods would be compiled for half a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ async def serving(settings: Settings) -> AsyncIterator[RealServer]:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # vLLM's own imports warn
-        async with open_pipeline(settings) as pipeline, open_ears() as ears:
+        async with open_pipeline(settings) as pipeline, open_ears(settings) as ears:
             config = uvicorn.Config(build_app(pipeline, settings, ears), host="127.0.0.1", port=0, log_level="warning")
             served = uvicorn.Server(config)
             task = asyncio.create_task(served.serve())

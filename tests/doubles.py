@@ -20,11 +20,12 @@ import torch
 from omni_server.cloned_voices import ClonedVoices
 from omni_server.config import Settings, UrlPolicy
 from omni_server.drain import Drain
-from omni_server.errors import EngineUnavailable, OmniError
+from omni_server.errors import EngineUnavailable, OmniError, StorageUnavailable
 from omni_server.fetch import UrlFetcher
 from omni_server.lanes import Lane
 from omni_server.measures import Measures
 from omni_server.media import MediaLoader
+from omni_server.media_places import Folder
 from omni_server.prompt import Prompter
 from omni_server.types import (
     REPLIES,
@@ -55,6 +56,7 @@ class ScriptedCheckpoint:
     clones_voices: bool = False
     sample_rate: int = 24_000
     context_length: int = 4096
+    turns: int = 0
     prompts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
@@ -358,6 +360,60 @@ class Lever:
         return self.fault == "corrupt"
 
 
+class LeveredInternet(httpx.AsyncBaseTransport):
+    """Gives one picture to whoever asks. Killed, the connection breaks off midway; nonsense is a page in place of a picture."""
+
+    def __init__(self, lever: Lever, picture: bytes) -> None:
+        self._lever, self._picture = lever, picture
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._lever.step == "fetch":
+            self._lever.met += 1
+            match self._lever.fault:
+                case "kill":
+                    return httpx.Response(200, stream=BrokenStream(self._picture[:20]))
+                case "hang":
+                    await asyncio.Event().wait()
+                case "slow":
+                    await asyncio.sleep(0.05)
+                case _:
+                    return httpx.Response(200, headers={"content-type": "text/html"}, stream=httpx.ByteStream(b"<html>"))
+        return httpx.Response(200, headers={"content-type": "image/png"}, stream=httpx.ByteStream(self._picture))
+
+
+class BrokenStream(httpx.AsyncByteStream):
+    """The beginning of a body, after which the connection is gone."""
+
+    def __init__(self, begun: bytes) -> None:
+        self._begun = begun
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._begun
+        raise httpx.ReadError("the connection is gone")
+
+
+class LeveredPlace(Folder):
+    """Killed, it is gone; nonsense is a file that is cut off."""
+
+    def __init__(self, lever: Lever) -> None:
+        super().__init__()
+        self._lever = lever
+
+    async def put(self, name: str, file: bytes, media_type: str) -> None:
+        if self._lever.step == "store":
+            self._lever.met += 1
+            match self._lever.fault:
+                case "kill":
+                    raise StorageUnavailable("a file of this answer could not be stored: the disk is gone")
+                case "hang":
+                    await asyncio.Event().wait()
+                case "slow":
+                    await asyncio.sleep(0.05)
+                case _:
+                    file = file[: len(file) // 2]
+        await super().put(name, file, media_type)
+
+
 class LeveredLoader(MediaLoader):
     """Nonsense is a file that is cut off."""
 
@@ -367,6 +423,9 @@ class LeveredLoader(MediaLoader):
 
     def picture(self, source: MediaSource) -> Picture:
         return super().picture(replace(source, data=b"\x89PNG") if self._lever.corrupts("load") else source)
+
+    def speech(self, source: MediaSource) -> Speech:
+        return super().speech(replace(source, data=b"RIFF") if self._lever.corrupts("load") else source)
 
 
 class LeveredEye:

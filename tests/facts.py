@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def write_tokenizer(folder: Path) -> dict[str, int]:
     return {name: tokenizer.token_to_id(name) for name in names}
 
 
-def write_checkpoint(root: Path) -> dict[str, Any]:
+def write_checkpoint(root: Path, prompts: Mapping[str, Mapping[str, str]] | None = None) -> dict[str, Any]:
     """Writes the miniature at `root` and returns the facts that went into its omni.json."""
     ids = write_tokenizer(root / "backbone")
     (root / "backbone" / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
@@ -108,7 +109,11 @@ def write_checkpoint(root: Path) -> dict[str, Any]:
             "end_of_frame": "<|eof|>",
         },
         "audio": {"sample_rate": 24000, "units_per_second": 25},
-        "prompts": {"speech": {"en": "say {input}"}, "transcription": {"en": "write it down", "ko": "적어줘"}},
+        "prompts": {
+            "speech": {"en": "say {input}"},
+            "transcription": {"en": "write it down", "ko": "적어줘"},
+            **(prompts or {}),
+        },
     }
     write_hashes(root, facts)
     return facts

@@ -30,16 +30,18 @@ def wav_of_tone(seconds: float = 0.5, frequency: float = 220.0, sample_rate: int
     return out.getvalue()
 
 
-def mp4_of(seconds: float, *, sound: bool = True) -> bytes:
-    """Frames that grow brighter, eight a second, and a tone beside them."""
+def mp4_of(seconds: float, *, sound: bool = True, picture: np.ndarray | None = None) -> bytes:
+    """Frames that grow brighter, eight a second, up to `picture` (uint8 [height, width, 3]) or white; and a tone."""
+    shown = np.full((48, 64, 3), 255, np.uint8) if picture is None else picture
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         pictures = container.add_stream("mpeg4", rate=8)
-        pictures.width, pictures.height, pictures.pix_fmt = 64, 48, "yuv420p"
+        pictures.height, pictures.width, pictures.pix_fmt = *shown.shape[:2], "yuv420p"
         tones = container.add_stream("aac", rate=16_000, layout="mono") if sound else None
         count = int(seconds * 8)
         for number in range(count):
-            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 255 * number // count, np.uint8), format="rgb24")
+            bright = (shown.astype(int) * number // count).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(bright, format="rgb24")
             container.mux(pictures.encode(frame))
         container.mux(pictures.encode(None))
         if tones is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from omni_server.conversation import Conversation, Playback, Spoken
-from omni_server.types import AudioDelta, Done, Modality, SpanClosed, SpanOpened, TextDelta, TextPart, Usage
+from omni_server.types import AudioDelta, Done, Message, Modality, SpanClosed, SpanOpened, TextDelta, TextPart, Usage
 
 SECOND = np.zeros(24_000, np.float32)
 
@@ -85,3 +85,20 @@ def test_messages_alternate_and_the_oldest_go_first() -> None:
     assert roles == [("system", 1), ("user", 2), ("assistant", 1), ("user", 1)]
     assert conversation.trim() and not conversation.trim()
     assert [message.role for message in conversation.messages(instructions="be brief")] == ["system", "user", "assistant"]
+
+
+def test_a_model_of_short_conversations_is_shown_the_last_turns() -> None:
+    """Would catch a small model that is confused by what was said long ago, instructions that are forgotten with it, and an
+    answer without its question."""
+    history = [Message(role, (TextPart(text),)) for role, text in (("system", "s"), ("user", "a"), ("assistant", "A"))]
+    conversation = Conversation(history)
+    conversation.listen("t1", [TextPart("b")])
+    conversation.reserve("i1")
+    conversation.answer("i1", "B")
+
+    def shown(latest: int) -> str:
+        told = conversation.messages(TextPart("c"), instructions="i", latest=latest)
+        return "".join(part.text for message in told for part in message.parts)  # type: ignore[union-attr]
+
+    assert (shown(0), shown(9), shown(3)) == ("isaAbBc",) * 3
+    assert (shown(2), shown(1)) == ("isbBc", "isc")

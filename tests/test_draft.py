@@ -12,6 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from omni_server.app import open_pipeline
+from omni_server.backbone import _drafted
 from omni_server.checkpoint import read_checkpoint, write_hashes
 from omni_server.config import Settings
 from omni_server.errors import CheckpointError, ConfigError
@@ -101,6 +102,25 @@ def test_a_draft_that_cannot_be_read(tmp_path: Path, damage: Callable[[Path], No
     damage(tmp_path / "backbone_draft")
     with pytest.raises(CheckpointError, match=words):
         read_checkpoint(tmp_path, verify_hashes=False)
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, 2),
+        ({"draft_tokens": 0}, 0),
+        ({"draft_tokens": 3}, 3),
+        ({"pipeline_parallel_size": 2}, 0),
+        ({"engine_args": {"pipeline_parallel_size": 2}}, 0),
+        ({"lora_modules": {"fine": "/adapter"}}, 0),
+        ({"pipeline_parallel_size": 2, "draft_tokens": 1}, 1),
+    ],
+)
+def test_whether_it_is_used(tmp_path: Path, said: dict[str, Any], expected: int) -> None:
+    """Would catch a draft that is used where its backbone is not beside it, and a wish that is not followed."""
+    facts = write_checkpoint(tmp_path)
+    write_draft(tmp_path, facts, SIZES | {"draft_tokens": 2}, SHAPES)
+    assert _drafted(read_checkpoint(tmp_path), Settings(checkpoint=tmp_path, **said)) == expected
 
 
 async def test_a_draft_that_is_not_there(tmp_path: Path) -> None:

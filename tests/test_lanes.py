@@ -105,6 +105,24 @@ async def test_a_hung_call_whose_caller_has_left_is_given_up_too() -> None:
     lane.close()
 
 
+async def test_what_is_posted_is_done_in_its_turn_though_its_caller_has_left() -> None:
+    """Would catch clean-up that is undone with the call that asked for it, or that overtakes the work before it."""
+    lane, gate, done = Lane("test"), threading.Event(), []
+
+    async def leave() -> None:
+        working = asyncio.create_task(lane.run(lambda: done.append(gate.wait(20))))
+        await asyncio.sleep(0)
+        lane.post(done.append, "posted")
+        working.cancel()
+
+    await leave()
+    gate.set()
+    await asyncio.wait_for(lane.run(lambda: None), 10)
+    assert done == [True, "posted"]
+    lane.close()
+    lane.post(done.append, "too late")
+
+
 async def test_a_closed_lane_cancels_what_waits_and_lets_go() -> None:
     """Would catch a server that cannot stop while something waits for a model, or threads that outlive it."""
     lane, gate = Lane("test"), threading.Event()

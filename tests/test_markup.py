@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 
 from omni_server.aside import Aside
 from omni_server.conversion.facts import DIALECT, PICTURE_TOOL
-from omni_server.dialect import Dialect, read_dialect
-from omni_server.markup import Markup, Piece, read_tool_call
+from omni_server.dialect import Dialect, Piece, read_dialect
+from omni_server.errors import MediaError
+from omni_server.markup import Markup, read_tool_call
 from omni_server.types import DecodeOptions, Event, Heard, ReasoningDelta, Speech, ToolCalled
 
 SPEAKERS = [{"voice": "fkms", "gender": "f"}, {"voice": "mhwj", "gender": "m"}, {"voice": "fphj", "gender": "f", "age": "10"}]
@@ -84,6 +88,29 @@ def test_tool_calls_in_both_written_forms(dialect: Dialect, cut: int) -> None:
     ]
     assert not shown(events).strip()
     assert read_tool_call("nothing that\nis a call") is None
+    assert read_tool_call('{"name": "find", "arguments": "no JSON"}') == ("find", "no JSON")
+
+
+def test_values_by_their_schema() -> None:
+    """Would catch a word of digits that becomes a number, white space that makes another word, and a schema of nonsense."""
+    schemas: dict[str, Any] = {
+        "room": {"type": "string"},
+        "city": {"enum": ["Oslo"]},
+        "n": {"type": ["integer", "null"]},
+        "any": {"anyOf": [{"type": "boolean"}, {"type": "string"}]},
+        "odd": {"enum": 5, "anyOf": "x", "type": [{}]},
+    }
+    tools = [{"type": "function", "function": {"name": "book", "parameters": {"properties": schemas}}}]
+    told = {"room": "7", "city": "\nOslo ", "n": "3", "any": "true", "odd": "4", "free": "5"}
+    written = "book\n" + "".join(f"<arg_key>{key}</arg_key>\n<arg_value>{value}</arg_value>\n" for key, value in told.items())
+    call = read_tool_call(written, tools)
+    assert call is not None
+    assert json.loads(call[1]) == {"room": "7", "city": "Oslo", "n": 3, "any": True, "odd": "4", "free": 5}
+    spaced = read_tool_call(json.dumps({"name": "book", "arguments": json.dumps({"city": " Oslo", "room": " 7"})}), tools)
+    assert spaced is not None and json.loads(spaced[1]) == {"city": "Oslo", "room": " 7"}
+    for nonsense in (None, {"properties": []}, {"properties": {"room": 3}}):
+        odd = [{"type": "function", "function": {"name": "book", "parameters": nonsense}}]
+        assert read_tool_call("book<arg_key>room</arg_key><arg_value>7</arg_value>", odd) == ("book", '{"room": 7}')
 
 
 @pytest.mark.parametrize("cut", [1, 2, 1000])
@@ -98,13 +125,23 @@ def test_thoughts(dialect: Dialect, cut: int) -> None:
 def test_the_users_own_voice(dialect: Dialect) -> None:
     """Would catch a clone without a recording, which no vocoder can make."""
     said = '<speaker_info>{"is_ref_audio": true}</speaker_info>'
-    speech = Speech(np.ones(1600, np.float32), 16_000, "digest")
+    speech = Speech(np.ones(16_000, np.float32), 16_000, "digest")
     with_recording, without = Aside(dialect, speech, thinking=False), Aside(dialect, None, thinking=False)
     for aside in (with_recording, without):
         tell(aside, said, 5)
     options = with_recording.with_voice(DecodeOptions())
-    assert options.reference is not None and len(options.reference) == 1600
+    assert options.reference is not None and len(options.reference) == 16_000
     assert without.with_voice(DecodeOptions()) == DecodeOptions()
+
+
+def test_a_recording_that_no_voice_can_be_taken_of(dialect: Dialect) -> None:
+    """Would catch a recording that fails inside the vocoder, as a fault of ours, after which the vocoder is probed."""
+    for recording, words in ((np.ones(7999, np.float32), "holds `0.50` seconds"), (np.zeros(16_000, np.float32), "is silent")):
+        aside = Aside(dialect, Speech(recording, 16_000, "digest"), thinking=False)
+        tell(aside, '<speaker_info>{"is_ref_audio": true}</speaker_info>', 5)
+        with pytest.raises(MediaError, match=words):
+            aside.with_voice(DecodeOptions())
+        assert aside.with_voice(DecodeOptions(voice="fkms")).voice == "fkms"
 
 
 def test_a_model_without_tags_is_let_be() -> None:

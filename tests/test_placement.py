@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
-from omni_server.inspection import fitting
+from omni_server.inspection import cache_bytes_per_token, fitting
 from omni_server.placement import Placement, place, share_of_gpu
 
 # The 8B as converted: backbone in bfloat16; encoders and picture decoder in float32, with what they work in.
@@ -48,3 +51,11 @@ def test_what_does_not_fit_is_told() -> None:
 def test_the_engine_takes_what_is_left() -> None:
     """Would catch an engine that asks for more than there is and does not start."""
     assert share_of_gpu(free=60 << 30, total=80 << 30) == pytest.approx(58 / 80, abs=1e-3)
+
+
+def test_a_draft_has_a_cache_of_its_own(tmp_path: Path) -> None:
+    """Would catch a cache that is reckoned too small beside a draft, or twice as large as it is."""
+    sizes = {"num_hidden_layers": 36, "num_attention_heads": 32, "num_key_value_heads": 8, "hidden_size": 4096}
+    (tmp_path / "config.json").write_text(json.dumps(sizes), encoding="utf-8")
+    assert cache_bytes_per_token(tmp_path, drafts=False) == CACHE
+    assert cache_bytes_per_token(tmp_path, drafts=True) == CACHE * 37 // 36

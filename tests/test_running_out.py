@@ -11,17 +11,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import grpc
 import numpy as np
 import pytest
+import websockets
 
+from omni.v1 import converse_pb2, omni_service_pb2_grpc
 from omni_server.audio_format import encode
 from omni_server.config import Settings
+from omni_server.door import Door
+from omni_server.drain import Drain
+from omni_server.rpc import RpcServer
 from omni_server.types import AudioDelta, Modality, SpanOpened
+from omni_server.vad import SileroEars
 from tests.doubles import Forever, ScriptedPipeline
-from tests.realtime.doors import calling
+from tests.realtime.doors import calling, served as live_door
 from tests.rest.scripts import done, door, served, words
 from tests.rest.worded import worded
-from tests.rpc.doors import rpc_client
+from tests.rpc.doors import error_info, rpc_client
 from tests.rpc.test_service import asked
 
 # Tens of megabytes: more than all buffers between the server and a client that does not read.
@@ -100,3 +107,34 @@ async def test_a_recording_needs_no_disk(monkeypatch: pytest.MonkeyPatch, tmp_pa
         recording = {"file": ("long.wav", encode("wav", np.zeros(1_000_000, np.float32), 16_000), "audio/wav")}
         answer = await client.post("/v1/audio/transcriptions", data={"model": "omni-scripted"}, files=recording)
     assert answer.status_code == 200, answer.text
+
+
+async def test_live_calls_are_bounded_on_every_door() -> None:
+    """Would catch calls without number, each of which holds a network that listens, and a place that is never given back."""
+    pipeline, ears = ScriptedPipeline(*words(0, "hi"), done()), SileroEars(most=1)
+    server = RpcServer(Door(pipeline, Settings(shutdown_seconds=0)), ears)  # type: ignore[arg-type]
+    await server.start(0)
+    config = converse_pb2.ConverseRequest(config=converse_pb2.ConverseConfig())
+    async with live_door(pipeline, Settings(), ears) as url, grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub: Any = omni_service_pb2_grpc.OmniServiceStub(channel)  # type: ignore[no-untyped-call]
+        held = stub.Converse()
+        await held.write(config)
+        assert (await held.read()).HasField("ready")
+        over: Any = stub.Converse(iter([config]))
+        with pytest.raises(grpc.aio.AioRpcError):
+            await over.read()
+        code, _, info, retry = await error_info(over)
+        assert (code, info.reason, retry) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED", True)
+        web = url.replace("http", "ws", 1)
+        with pytest.raises(websockets.InvalidStatus, match="503"):
+            await websockets.connect(web + "/realtime")
+        async with websockets.connect(web + "/live/sessions") as live:
+            await live.send(json.dumps({"type": "session.start", "session": {"model": "omni-scripted"}}))
+            told = json.loads(await live.recv())
+            assert (told["type"], told["error"]["code"]) == ("error", "overloaded")
+        held.cancel()
+        await server.drain(0.0)
+        pipeline.drain = Drain()  # of that door alone
+        async with websockets.connect(web + "/realtime") as realtime:
+            assert json.loads(await realtime.recv())["type"] == "session.created"
+    ears.lane.close()

@@ -15,7 +15,7 @@ from tests.doubles import ScriptedPipeline
 async def test_the_grpc_door_opens_and_shuts_with_the_server() -> None:
     """Would catch a port that stays open after the end, or that never opens."""
     pipeline: Any = ScriptedPipeline()
-    async with open_ears() as ears, open_rpc(pipeline, Settings(port=0, shutdown_seconds=0), ears) as rpc:
+    async with open_ears(Settings()) as ears, open_rpc(pipeline, Settings(port=0, shutdown_seconds=0), ears) as rpc:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{rpc.port}") as channel:
             stub = omni_service_pb2_grpc.OmniServiceStub(channel)  # type: ignore[no-untyped-call]
             assert (await stub.ListVoices(omni_service_pb2.ListVoicesRequest())).voices
@@ -28,5 +28,5 @@ async def test_the_grpc_door_opens_and_shuts_with_the_server() -> None:
 async def test_grpc_can_be_left_out() -> None:
     """Would catch a server that cannot stop because one of its doors was never opened."""
     pipeline: Any = ScriptedPipeline()
-    async with open_ears() as ears, open_rpc(pipeline, Settings(grpc_port=0), ears) as rpc:
+    async with open_ears(Settings()) as ears, open_rpc(pipeline, Settings(grpc_port=0), ears) as rpc:
         assert rpc.port is None

@@ -62,6 +62,7 @@ from omni_client.reply import Reply, Segment
 from omni_client.sound import Microphone, Paced, Speaker
 from omni_client.stream import AsyncReplyStream, ReplyStream
 from omni_client.wire import Generation, Model, Transcript, Wishes
+from omni_client.wire_media import ClonedVoice, Consent
 
 __all__ = [
     "APIConnectionError",
@@ -79,7 +80,9 @@ __all__ = [
     "CallEvent",
     "CallWishes",
     "Caption",
+    "ClonedVoice",
     "ConflictError",
+    "Consent",
     "Done",
     "Event",
     "Generation",

@@ -92,6 +92,11 @@ class AsyncCall:
         """A picture that belongs to the person's turn: a Picture, a path, bytes or a PIL image."""
         await self._put(self._wire.picture_request(picture(given)))
 
+    async def send_tool_result(self, call_id: str, output: str) -> None:
+        """What a tool answered: `call_id` is the `id` of its ToolCalled. Once every call of an answer has its result, the model
+        goes on by itself."""
+        await self._put(self._wire.tool_result_request(call_id, output))
+
     async def end_turn(self) -> None:
         """The person's turn ends here, whatever the server thinks."""
         await self._put(self._wire.end_turn_request())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar, Unpack
 
 import httpx
 
-from omni_client import wire
+from omni_client import wire, wire_media
 from omni_client.async_call import AsyncCall
 from omni_client.call_setup import CallWishes, Source, call_setup
 from omni_client.connection import (
@@ -25,9 +25,12 @@ from omni_client.media import Audio, Picture
 from omni_client.reply import Reply
 from omni_client.stream import AsyncReplyStream
 from omni_client.wire import AudioFormat, Exchange, Generation, Model, PictureFormat, Transcript, Wishes
+from omni_client.wire_media import ClonedVoice, Consent
 
 if TYPE_CHECKING:
-    from omni_client.content import Conversation, Recording
+    from collections.abc import Sequence
+
+    from omni_client.content import Conversation, Drawn, Recording
 
 Answered = TypeVar("Answered")
 
@@ -111,7 +114,23 @@ class AsyncOmniClient:
     ) -> Transcript:
         """Writes down what is said in a recording: a path, bytes, an open file, an Audio or a tuple (waveform, sample_rate).
         `language` is a short name such as `en` and chooses how the model is asked."""
-        exchange = wire.transcribe_exchange(recording, model=model or self._model, language=language, temperature=temperature)
+        exchange = wire.transcribe_exchange(
+            recording, task="transcriptions", model=model or self._model, language=language, temperature=temperature
+        )
+        return await self._exchange(exchange, timeout)
+
+    async def translate(
+        self,
+        recording: Recording,
+        *,
+        temperature: float | None = None,
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> Transcript:
+        """Writes down in English what is said in a recording in another language."""
+        exchange = wire.transcribe_exchange(
+            recording, task="translations", model=model or self._model, language=None, temperature=temperature
+        )
         return await self._exchange(exchange, timeout)
 
     async def draw(
@@ -139,7 +158,41 @@ class AsyncOmniClient:
         timeout: float | None = None,
     ) -> tuple[Picture, ...]:
         """`count` pictures, 1 to 10, of one prompt; picture k has the seed `seed` + k."""
-        exchange = wire.draw_exchange(prompt, model=model or self._model, n=count, seed=seed, size=size, format=format)
+        looks = wire_media.Looks(count, seed, size, format)
+        exchange = wire_media.draw_exchange(prompt, looks, model=model or self._model)
+        return await self._exchange(exchange, timeout)
+
+    async def edit(
+        self,
+        pictures: Drawn | Sequence[Drawn],
+        prompt: str,
+        *,
+        seed: int | None = None,
+        size: str | None = None,
+        format: PictureFormat = "png",
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> Picture:
+        """Draws a picture, or several, in another way: `edit("fox.png", "draw this in the flat style")`. Each is a Picture, a
+        path, bytes or a PIL image; `seed` and `size` are those of `draw`."""
+        looks = wire_media.Looks(1, seed, size, format)
+        exchange = wire_media.edit_exchange(pictures, prompt, looks, model=model or self._model)
+        return (await self._exchange(exchange, timeout))[0]
+
+    async def vary(
+        self,
+        picture: Drawn,
+        count: int = 1,
+        *,
+        seed: int | None = None,
+        size: str | None = None,
+        format: PictureFormat = "png",
+        model: str | None = None,
+        timeout: float | None = None,
+    ) -> tuple[Picture, ...]:
+        """`count` other pictures, 1 to 10, of what a picture shows; picture k has the seed `seed` + k."""
+        looks = wire_media.Looks(count, seed, size, format)
+        exchange = wire_media.vary_exchange(picture, looks, model=model or self._model)
         return await self._exchange(exchange, timeout)
 
     def converse(self, source: Source | None = None, **wishes: Unpack[CallWishes]) -> AsyncCall:
@@ -156,6 +209,33 @@ class AsyncOmniClient:
     async def voices(self, *, model: str | None = None, timeout: float | None = None) -> tuple[str, ...]:
         """The voices of a model."""
         return wire.voices_of(await self.models(timeout=timeout), model or self._model)
+
+    async def create_consent(self, name: str, recording: Recording, *, language: str, timeout: float | None = None) -> Consent:
+        """Keeps a recording in which a person allows that their voice is taken; `language` is a tag such as `en-US`."""
+        return await self._exchange(wire_media.create_consent_exchange(name, recording, language=language), timeout)
+
+    async def consents(self, *, after: str | None = None, timeout: float | None = None) -> tuple[Consent, ...]:
+        """The consents that are kept, up to 100, oldest first; `after` is the id of the last one seen."""
+        return await self._exchange(wire_media.consents_exchange(after), timeout)
+
+    async def delete_consent(self, consent: Consent | str, *, timeout: float | None = None) -> None:
+        """Takes a consent back, and every voice that rests on it with it."""
+        await self._exchange(wire_media.delete_consent_exchange(consent), timeout)
+
+    async def create_voice(
+        self, name: str, sample: Recording, *, consent: Consent | str, timeout: float | None = None
+    ) -> ClonedVoice:
+        """Makes a voice of a recording; its `id` is a `voice` in every request. Where the checkpoint takes no voices this is
+        a BadRequestError with the code `unsupported_modality`."""
+        return await self._exchange(wire_media.create_voice_exchange(name, sample, consent=consent), timeout)
+
+    async def cloned_voices(self, *, timeout: float | None = None) -> tuple[ClonedVoice, ...]:
+        """The voices that were made of recordings."""
+        return await self._exchange(wire_media.cloned_voices_exchange(), timeout)
+
+    async def delete_voice(self, voice: ClonedVoice | str, *, timeout: float | None = None) -> None:
+        """Takes a voice that was made of a recording out of the server; the voices of a model stay."""
+        await self._exchange(wire_media.delete_voice_exchange(voice), timeout)
 
     async def _exchange(self, exchange: Exchange[Answered], timeout: float | None) -> Answered:
         request_id = new_request_id()

@@ -99,6 +99,11 @@ class Call:
         """A picture that belongs to the person's turn: a Picture, a path, bytes or a PIL image."""
         self._put(self._wire.picture_request(picture(given)))
 
+    def send_tool_result(self, call_id: str, output: str) -> None:
+        """What a tool answered: `call_id` is the `id` of its ToolCalled. Once every call of an answer has its result, the model
+        goes on by itself."""
+        self._put(self._wire.tool_result_request(call_id, output))
+
     def end_turn(self) -> None:
         """The person's turn ends here, whatever the server thinks."""
         self._put(self._wire.end_turn_request())

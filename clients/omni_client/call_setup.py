@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +17,7 @@ from omni_client.sound import MICROPHONE_SAMPLE_RATE, Paced
 
 if TYPE_CHECKING:
     from omni_client.content import Conversation
+    from omni_client.wire import Effort, ToolChoice
 
 Source = Iterable[bytes] | AsyncIterable[bytes] | Audio
 CALL_NOT_OPEN = "the conversation is not open; expected `with client.converse(...) as call:`"
@@ -38,6 +39,9 @@ class CallWishes(TypedDict, total=False):
     threshold (above 0, below 1), prefix_padding_ms, silence_duration_ms: how the server finds it.
     interrupt_response: whether the person's voice stops the answer; true by default.
     captions: whether the person's words are written down too, which costs the model a second reading.
+    tools, tool_choice: as in `generate`; what a tool answered goes back with `send_tool_result`, and the model goes on.
+    reasoning_effort: as in `generate`.
+    ratio, previews: how pictures are drawn: width to height such as `4:3`, and how many pictures on the way, 0 to 3.
     """
 
     modalities: Sequence[Modality]
@@ -61,6 +65,11 @@ class CallWishes(TypedDict, total=False):
     silence_duration_ms: int
     interrupt_response: bool
     captions: bool
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: ToolChoice
+    reasoning_effort: Effort
+    ratio: str
+    previews: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from omni_client.chat import Chat, hold
 from omni_client.client import OmniClient
 from omni_client.errors import APIConnectionError, APITimeoutError, MediaError, OmniError, StreamBrokenError
 from omni_client.media import OTHER_NAMES, Audio
-from omni_client.progress import progress
+from omni_client.progress import AFTER_SECONDS, progress
 from omni_client.sound import Microphone, Speaker
 from omni_client.talk import Talk
 from omni_client.wire import AudioFormat, PictureFormat
@@ -158,6 +158,8 @@ def _talk(client: OmniClient, given: argparse.Namespace) -> int:
     with client.converse(source, **wishes) as call:
         assert call.ready is not None
         speaker = None
+        if isinstance(source, Audio) and source.seconds > AFTER_SECONDS:
+            print(f"[{given.file}: {source.seconds:.1f} s, sent as fast as it is spoken]", flush=True)
         if given.file is None:
             print("[speak; Ctrl-C ends the conversation]", flush=True)
             speaker = Speaker(call.ready.output_sample_rate)

@@ -66,11 +66,9 @@ class Connection:
         named = {"model": exchange.model} if exchange.model else {}
         if exchange.body is not None:
             request["json"] = named | exchange.body
-        if exchange.file is not None:
-            request |= {
-                "data": named | exchange.form,
-                "files": {"file": (f"recording.{exchange.file.format}", exchange.file.data)},
-            }
+        if exchange.files:
+            files = [(field, (f"{field}.{medium.format}", medium.data)) for field, medium in exchange.files]
+            request |= {"data": named | exchange.form, "files": files}
         return request
 
     def pause(self, attempt: int, problem: APIError) -> float | None:

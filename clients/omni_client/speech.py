@@ -1,13 +1,12 @@
 """The gRPC wire of a live conversation: what is sent as protobuf, what comes back as events. Sync, no sockets, no clock.
 
-The only place of the SDK, beside call_errors.py, that knows protobuf; imported when a conversation is opened, not before.
+The only place of the SDK, beside speech_config.py and call_errors.py, that knows protobuf; imported when a conversation is
+opened, not before.
 """
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -28,14 +27,12 @@ from omni_client.call_events import (
     TurnCommitted,
     TurnComplete,
 )
-from omni_client.content import wire_messages
-from omni_client.errors import MediaError, ResponseFormatError
+from omni_client.errors import ResponseFormatError
 from omni_client.events import (
     AudioDelta,
     Heard,
     ImagePreview,
     ImageReady,
-    Modality,
     ReasoningDelta,
     SpanClosed,
     SpanError,
@@ -44,73 +41,9 @@ from omni_client.events import (
     Usage,
 )
 from omni_client.media import Picture
+from omni_client.speech_config import NAMES, config_request as config_request
 
-if TYPE_CHECKING:
-    from omni_client.call_setup import CallWishes
-
-MODALITIES = {
-    "text": content_pb2.MODALITY_TEXT,
-    "image": content_pb2.MODALITY_IMAGE,
-    "audio": content_pb2.MODALITY_AUDIO,
-}
-NAMES = {number: cast(Modality, name) for name, number in MODALITIES.items()}
-ROLES = {"system": content_pb2.ROLE_SYSTEM, "user": content_pb2.ROLE_USER, "assistant": content_pb2.ROLE_ASSISTANT}
-SAMPLING = ("temperature", "top_p", "top_k", "seed", "max_tokens", "presence_penalty", "frequency_penalty")
-DETECTION = ("threshold", "prefix_padding_ms", "silence_duration_ms", "interrupt_response")
 MOMENTS = ("prompt", "first_token", "first_audio", "first_image", "total")
-
-
-def config_request(wishes: CallWishes, model: str | None) -> converse_pb2.ConverseRequest:
-    """The first message of a conversation. What is not wished is left to the server."""
-    sampling = content_pb2.Sampling(**{name: wishes.get(name) for name in SAMPLING}, stop=_listed(wishes.get("stop")))  # type: ignore[arg-type]
-    by_client = wishes.get("turns", "server") == "client"
-    detection = converse_pb2.TurnDetection(
-        type=converse_pb2.TURN_DETECTION_TYPE_NONE if by_client else converse_pb2.TURN_DETECTION_TYPE_SERVER_VAD,
-        **{name: wishes.get(name) for name in DETECTION},  # type: ignore[arg-type]
-    )
-    history = wishes.get("history")
-    config = converse_pb2.ConverseConfig(
-        model=model or "",
-        instructions=wishes.get("system", ""),
-        history=[_message(message) for message in wire_messages(history)] if history is not None else [],
-        modalities=[_modality(name) for name in wishes.get("modalities", ())],
-        voice=wishes.get("voice", ""),
-        input_audio=content_pb2.AudioFormat(sample_rate_hertz=wishes.get("sample_rate", 0)),
-        output_audio=content_pb2.AudioFormat(sample_rate_hertz=wishes.get("output_sample_rate", 0)),
-        sampling=sampling,
-        turn_detection=detection,
-        input_transcription=wishes.get("captions", False),
-    )
-    return converse_pb2.ConverseRequest(config=config)
-
-
-def _listed(stop: str | Sequence[str] | None) -> list[str]:
-    return [stop] if isinstance(stop, str) else [*(stop or ())]
-
-
-def _modality(name: str) -> content_pb2.Modality:
-    if name not in MODALITIES:
-        raise MediaError(f"a modality is `{name}`; expected some of {', '.join(f'`{known}`' for known in MODALITIES)}")
-    return MODALITIES[name]
-
-
-def _message(message: dict[str, Any]) -> content_pb2.Message:
-    content = message.get("content") or []
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    parts = [*parts, *message.get("images", ())]
-    return content_pb2.Message(role=ROLES[message["role"]], parts=[_part(part) for part in parts])
-
-
-def _part(part: dict[str, Any]) -> content_pb2.Part:
-    match part["type"]:
-        case "text":
-            return content_pb2.Part(text=part["text"])
-        case "image_url":
-            return content_pb2.Part(image=content_pb2.Media(url=part["image_url"]["url"]))
-        case "input_audio":
-            return content_pb2.Part(audio=content_pb2.Media(data=base64.b64decode(part["input_audio"]["data"])))
-        case other:
-            raise MediaError(f"a part of the history is `{other}`; expected words, a picture or a recording")
 
 
 def audio_request(pcm: bytes, sequence: int) -> converse_pb2.ConverseRequest:
@@ -123,6 +56,10 @@ def text_request(text: str) -> converse_pb2.ConverseRequest:
 
 def picture_request(picture: Picture) -> converse_pb2.ConverseRequest:
     return converse_pb2.ConverseRequest(image=content_pb2.Media(data=picture.data))
+
+
+def tool_result_request(call_id: str, output: str) -> converse_pb2.ConverseRequest:
+    return converse_pb2.ConverseRequest(tool_result=converse_pb2.ToolResult(call_id=call_id, output=output))
 
 
 def end_turn_request() -> converse_pb2.ConverseRequest:
@@ -231,8 +168,8 @@ def _span_event(kind: str | None, message: converse_pb2.ConverseResponse, sample
         case "heard":
             return Heard(message.heard.text)
         case "tool_called":
-            call = message.tool_called.call  # this wire tells a tool's answer by the tool's name
-            return ToolCalled(message.tool_called.index, call.name, call.name, call.arguments)
+            told = message.tool_called
+            return ToolCalled(told.index, told.call_id, told.call.name, told.call.arguments)
         case "span_closed":
             closed = message.span_closed
             return SpanClosed(closed.index, _span_error(closed.problem) if closed.HasField("problem") else None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from omni_client.content import Conversation, Recording
 
 AudioFormat = Literal["wav", "mp3", "flac", "opus", "aac"]
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+ToolChoice = Literal["auto", "none", "required"] | Mapping[str, Any]
 PictureFormat = Literal["png", "webp", "jpeg"]
 # The server's streamed formats, as the files are called.
 FILE_FORMATS = {"opus": "ogg"}
@@ -39,6 +40,7 @@ class Wishes(TypedDict, total=False):
     stop: words before which the reply ends; up to 4.
     max_tokens: most tokens of the reply, of all modalities together.
     tools: functions that the model may ask for, as OpenAI describes them; see `ToolCalled`.
+    tool_choice: `auto`, `none`, `required`, or the one tool that is to be called, as OpenAI names it.
     reasoning_effort: how much the model thinks before it answers: `none`, `minimal`, `low`, `medium`, `high`, `xhigh`.
     timeout: seconds without an answer, or between two pieces of one, until APITimeoutError.
     """
@@ -56,7 +58,8 @@ class Wishes(TypedDict, total=False):
     stop: str | Sequence[str]
     max_tokens: int
     tools: Sequence[Mapping[str, Any]]
-    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"]
+    tool_choice: ToolChoice
+    reasoning_effort: Effort
     timeout: float
 
 
@@ -69,6 +72,7 @@ AS_THEY_ARE = (
     "frequency_penalty",
     "stop",
     "tools",
+    "tool_choice",
     "reasoning_effort",
 )
 
@@ -91,8 +95,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Exchange(Generic[Answered]):
-    """One request: a JSON body, or a form with a file; and `read`, which turns the answer into what the user gets. `model`
-    goes into the body or the form; `None` is still to be looked up, empty where no model is asked."""
+    """One request: a JSON body, or a form with files, each by its field; and `read`, which turns the answer into what the user
+    gets. `model` goes into the body or the form; `None` is still to be looked up, empty where no model is asked."""
 
     method: str
     path: str
@@ -100,7 +104,7 @@ class Exchange(Generic[Answered]):
     model: str | None = ""
     body: dict[str, Any] | None = None
     form: dict[str, str] = field(default_factory=dict)
-    file: Audio | None = None
+    files: tuple[tuple[str, Audio | Picture], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +166,7 @@ def chat_body(conversation: Conversation, wishes: Wishes, *, streamed: bool) -> 
 
 def generate_exchange(conversation: Conversation, wishes: Generation, *, model: str | None) -> Exchange[Reply]:
     body = chat_body(conversation, wishes, streamed=False)
-    return Exchange("POST", "/v1/chat/completions", lambda answer: read_reply(_json(answer), answer.request_id), model, body)
+    return Exchange("POST", "/v1/chat/completions", lambda answer: read_reply(json_of(answer), answer.request_id), model, body)
 
 
 def stream_exchange(conversation: Conversation, wishes: Wishes, *, model: str | None) -> Exchange[None]:
@@ -188,8 +192,9 @@ def speak_exchange(text: str, *, model: str | None, voice: str | None, format: A
 
 
 def transcribe_exchange(
-    given: Recording, *, model: str | None, language: str | None, temperature: float | None
+    given: Recording, *, task: str, model: str | None, language: str | None, temperature: float | None
 ) -> Exchange[Transcript]:
+    """`task` is `transcriptions` or `translations`."""
     form = {"response_format": "verbose_json"}
     if language is not None:
         form["language"] = language
@@ -197,38 +202,17 @@ def transcribe_exchange(
         form["temperature"] = str(temperature)
 
     def read(answer: Answer) -> Transcript:
-        body = _json(answer)
+        body = json_of(answer)
         if not isinstance(body.get("text"), str):
             raise ResponseFormatError("the answer holds no `text`", request_id=answer.request_id, body=body)
         return Transcript(body["text"], body.get("language"), body.get("duration"), answer.request_id)
 
-    return Exchange("POST", "/v1/audio/transcriptions", read, model, form=form, file=recording(given))
-
-
-def draw_exchange(
-    prompt: str, *, model: str | None, n: int, seed: int | None, size: str | None, format: PictureFormat
-) -> Exchange[tuple[Picture, ...]]:
-    body: dict[str, Any] = {"prompt": prompt, "n": n, "output_format": format}
-    body |= {name: value for name, value in (("seed", seed), ("size", size)) if value is not None}
-
-    def read(answer: Answer) -> tuple[Picture, ...]:
-        told = _json(answer)
-        try:
-            if len(told["data"]) != n:
-                raise ValueError(f"{len(told['data'])} instead of {n}")
-            return tuple(
-                Picture(base64.b64decode(one["b64_json"]), format, (one.get("omni") or {}).get("seed")) for one in told["data"]
-            )
-        except (LookupError, TypeError, AttributeError, ValueError) as problem:
-            message = f"the answer holds no pictures: {problem!r}"
-            raise ResponseFormatError(message, request_id=answer.request_id, body=told) from None
-
-    return Exchange("POST", "/v1/images/generations", read, model, body)
+    return Exchange("POST", f"/v1/audio/{task}", read, model, form=form, files=(("file", recording(given)),))
 
 
 def models_exchange() -> Exchange[tuple[Model, ...]]:
     def read(answer: Answer) -> tuple[Model, ...]:
-        told = _json(answer)
+        told = json_of(answer)
         try:
             return tuple(_model(one["id"], one.get("omni") or {}) for one in told["data"])
         except (LookupError, TypeError, AttributeError) as problem:
@@ -257,7 +241,7 @@ def _model(id: str, told: dict[str, Any]) -> Model:
     return Model(id, takes, makes, voices, told.get("context_length"))
 
 
-def _json(answer: Answer) -> Any:
+def json_of(answer: Answer) -> Any:
     try:
         body = json.loads(answer.content)
     except ValueError:

@@ -32,6 +32,13 @@ class AudioEncoding(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AUDIO_ENCODING_FLAC: _ClassVar[AudioEncoding]
     AUDIO_ENCODING_OGG_OPUS: _ClassVar[AudioEncoding]
     AUDIO_ENCODING_AAC: _ClassVar[AudioEncoding]
+
+class ToolUse(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TOOL_USE_UNSPECIFIED: _ClassVar[ToolUse]
+    TOOL_USE_AUTO: _ClassVar[ToolUse]
+    TOOL_USE_NONE: _ClassVar[ToolUse]
+    TOOL_USE_REQUIRED: _ClassVar[ToolUse]
 MODALITY_UNSPECIFIED: Modality
 MODALITY_TEXT: Modality
 MODALITY_IMAGE: Modality
@@ -49,6 +56,10 @@ AUDIO_ENCODING_MP3: AudioEncoding
 AUDIO_ENCODING_FLAC: AudioEncoding
 AUDIO_ENCODING_OGG_OPUS: AudioEncoding
 AUDIO_ENCODING_AAC: AudioEncoding
+TOOL_USE_UNSPECIFIED: ToolUse
+TOOL_USE_AUTO: ToolUse
+TOOL_USE_NONE: ToolUse
+TOOL_USE_REQUIRED: ToolUse
 
 class AudioFormat(_message.Message):
     __slots__ = ("encoding", "sample_rate_hertz")
@@ -101,6 +112,16 @@ class Tool(_message.Message):
     description: str
     parameters: str
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., parameters: _Optional[str] = ...) -> None: ...
+
+class ToolChoice(_message.Message):
+    __slots__ = ("use", "name", "one_call")
+    USE_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ONE_CALL_FIELD_NUMBER: _ClassVar[int]
+    use: ToolUse
+    name: str
+    one_call: bool
+    def __init__(self, use: _Optional[_Union[ToolUse, str]] = ..., name: _Optional[str] = ..., one_call: _Optional[bool] = ...) -> None: ...
 
 class ToolCall(_message.Message):
     __slots__ = ("name", "arguments")

@@ -37,7 +37,7 @@ RESPONSE_STATUS_CANCELLED: ResponseStatus
 RESPONSE_STATUS_FAILED: ResponseStatus
 
 class ConverseRequest(_message.Message):
-    __slots__ = ("config", "audio", "text", "image", "end_turn", "cancel", "truncate", "playback")
+    __slots__ = ("config", "audio", "text", "image", "end_turn", "cancel", "truncate", "playback", "tool_result")
     CONFIG_FIELD_NUMBER: _ClassVar[int]
     AUDIO_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
@@ -46,6 +46,7 @@ class ConverseRequest(_message.Message):
     CANCEL_FIELD_NUMBER: _ClassVar[int]
     TRUNCATE_FIELD_NUMBER: _ClassVar[int]
     PLAYBACK_FIELD_NUMBER: _ClassVar[int]
+    TOOL_RESULT_FIELD_NUMBER: _ClassVar[int]
     config: ConverseConfig
     audio: AudioFrame
     text: str
@@ -54,10 +55,11 @@ class ConverseRequest(_message.Message):
     cancel: Cancel
     truncate: Truncate
     playback: Playback
-    def __init__(self, config: _Optional[_Union[ConverseConfig, _Mapping]] = ..., audio: _Optional[_Union[AudioFrame, _Mapping]] = ..., text: _Optional[str] = ..., image: _Optional[_Union[_content_pb2.Media, _Mapping]] = ..., end_turn: _Optional[_Union[EndTurn, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., playback: _Optional[_Union[Playback, _Mapping]] = ...) -> None: ...
+    tool_result: ToolResult
+    def __init__(self, config: _Optional[_Union[ConverseConfig, _Mapping]] = ..., audio: _Optional[_Union[AudioFrame, _Mapping]] = ..., text: _Optional[str] = ..., image: _Optional[_Union[_content_pb2.Media, _Mapping]] = ..., end_turn: _Optional[_Union[EndTurn, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., truncate: _Optional[_Union[Truncate, _Mapping]] = ..., playback: _Optional[_Union[Playback, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ...) -> None: ...
 
 class ConverseConfig(_message.Message):
-    __slots__ = ("model", "instructions", "history", "modalities", "voice", "input_audio", "output_audio", "sampling", "turn_detection", "input_transcription")
+    __slots__ = ("model", "instructions", "history", "modalities", "voice", "input_audio", "output_audio", "sampling", "turn_detection", "input_transcription", "tools", "tool_choice", "thinking", "drawing")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     INSTRUCTIONS_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
@@ -68,6 +70,10 @@ class ConverseConfig(_message.Message):
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     TURN_DETECTION_FIELD_NUMBER: _ClassVar[int]
     INPUT_TRANSCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    TOOLS_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
+    THINKING_FIELD_NUMBER: _ClassVar[int]
+    DRAWING_FIELD_NUMBER: _ClassVar[int]
     model: str
     instructions: str
     history: _containers.RepeatedCompositeFieldContainer[_content_pb2.Message]
@@ -78,7 +84,11 @@ class ConverseConfig(_message.Message):
     sampling: _content_pb2.Sampling
     turn_detection: TurnDetection
     input_transcription: bool
-    def __init__(self, model: _Optional[str] = ..., instructions: _Optional[str] = ..., history: _Optional[_Iterable[_Union[_content_pb2.Message, _Mapping]]] = ..., modalities: _Optional[_Iterable[_Union[_content_pb2.Modality, str]]] = ..., voice: _Optional[str] = ..., input_audio: _Optional[_Union[_content_pb2.AudioFormat, _Mapping]] = ..., output_audio: _Optional[_Union[_content_pb2.AudioFormat, _Mapping]] = ..., sampling: _Optional[_Union[_content_pb2.Sampling, _Mapping]] = ..., turn_detection: _Optional[_Union[TurnDetection, _Mapping]] = ..., input_transcription: _Optional[bool] = ...) -> None: ...
+    tools: _containers.RepeatedCompositeFieldContainer[_content_pb2.Tool]
+    tool_choice: _content_pb2.ToolChoice
+    thinking: _content_pb2.Thinking
+    drawing: _content_pb2.Drawing
+    def __init__(self, model: _Optional[str] = ..., instructions: _Optional[str] = ..., history: _Optional[_Iterable[_Union[_content_pb2.Message, _Mapping]]] = ..., modalities: _Optional[_Iterable[_Union[_content_pb2.Modality, str]]] = ..., voice: _Optional[str] = ..., input_audio: _Optional[_Union[_content_pb2.AudioFormat, _Mapping]] = ..., output_audio: _Optional[_Union[_content_pb2.AudioFormat, _Mapping]] = ..., sampling: _Optional[_Union[_content_pb2.Sampling, _Mapping]] = ..., turn_detection: _Optional[_Union[TurnDetection, _Mapping]] = ..., input_transcription: _Optional[bool] = ..., tools: _Optional[_Iterable[_Union[_content_pb2.Tool, _Mapping]]] = ..., tool_choice: _Optional[_Union[_content_pb2.ToolChoice, _Mapping]] = ..., thinking: _Optional[_Union[_content_pb2.Thinking, _Mapping]] = ..., drawing: _Optional[_Union[_content_pb2.Drawing, _Mapping]] = ...) -> None: ...
 
 class TurnDetection(_message.Message):
     __slots__ = ("type", "threshold", "prefix_padding_ms", "silence_duration_ms", "interrupt_response")
@@ -127,6 +137,14 @@ class Playback(_message.Message):
     response_id: str
     heard: _duration_pb2.Duration
     def __init__(self, response_id: _Optional[str] = ..., heard: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class ToolResult(_message.Message):
+    __slots__ = ("call_id", "output")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    call_id: str
+    output: str
+    def __init__(self, call_id: _Optional[str] = ..., output: _Optional[str] = ...) -> None: ...
 
 class ConverseResponse(_message.Message):
     __slots__ = ("sequence", "ready", "speech_started", "speech_stopped", "turn_committed", "transcript", "response_started", "span_opened", "audio_delta", "image_preview", "image_ready", "span_closed", "response_done", "interrupted", "turn_complete", "truncated", "problem", "go_away", "reasoning_delta", "heard", "tool_called")

@@ -26,15 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from omni.v1 import content_pb2 as omni_dot_v1_dot_content__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14omni/v1/events.proto\x12\x07omni.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15omni/v1/content.proto\"@\n\nSpanOpened\x12\r\n\x05index\x18\x01 \x01(\x05\x12#\n\x08modality\x18\x02 \x01(\x0e\x32\x11.omni.v1.Modality\"(\n\tTextDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x1e\n\x0eReasoningDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x15\n\x05Heard\x12\x0c\n\x04text\x18\x01 \x01(\t\"<\n\nToolCalled\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x1f\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x11.omni.v1.ToolCall\"|\n\nAudioDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\x12(\n\x05start\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x0cImagePreview\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x10\n\x08progress\x18\x03 \x01(\x01\"I\n\nImageReady\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\">\n\nSpanClosed\x12\r\n\x05index\x18\x01 \x01(\x05\x12!\n\x07problem\x18\x02 \x01(\x0b\x32\x10.omni.v1.Problem\"9\n\x07Problem\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"\xcc\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x1b\n\x13prompt_image_tokens\x18\x02 \x01(\x05\x12\x1b\n\x13prompt_audio_tokens\x18\x03 \x01(\x05\x12\x15\n\rcached_tokens\x18\x04 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x05\x12\x1f\n\x17\x63ompletion_image_tokens\x18\x06 \x01(\x05\x12\x1f\n\x17\x63ompletion_audio_tokens\x18\x07 \x01(\x05\"\xed\x01\n\x06Timing\x12)\n\x06prompt\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x66irst_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x66irst_audio\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x66irst_image\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"t\n\x04\x44one\x12,\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x15.omni.v1.FinishReason\x12\x1d\n\x05usage\x18\x02 \x01(\x0b\x32\x0e.omni.v1.Usage\x12\x1f\n\x06timing\x18\x03 \x01(\x0b\x32\x0f.omni.v1.Timing*_\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14omni/v1/events.proto\x12\x07omni.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15omni/v1/content.proto\"@\n\nSpanOpened\x12\r\n\x05index\x18\x01 \x01(\x05\x12#\n\x08modality\x18\x02 \x01(\x0e\x32\x11.omni.v1.Modality\"(\n\tTextDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\"\x1e\n\x0eReasoningDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x15\n\x05Heard\x12\x0c\n\x04text\x18\x01 \x01(\t\"M\n\nToolCalled\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x1f\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x11.omni.v1.ToolCall\x12\x0f\n\x07\x63\x61ll_id\x18\x03 \x01(\t\"|\n\nAudioDelta\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05\x61udio\x18\x02 \x01(\x0c\x12(\n\x05start\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x65nd\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\">\n\x0cImagePreview\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\x10\n\x08progress\x18\x03 \x01(\x01\"I\n\nImageReady\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05image\x18\x02 \x01(\x0c\x12\r\n\x05width\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\">\n\nSpanClosed\x12\r\n\x05index\x18\x01 \x01(\x05\x12!\n\x07problem\x18\x02 \x01(\x0b\x32\x10.omni.v1.Problem\"9\n\x07Problem\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\r\n\x05\x66ield\x18\x03 \x01(\t\"\xcc\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x1b\n\x13prompt_image_tokens\x18\x02 \x01(\x05\x12\x1b\n\x13prompt_audio_tokens\x18\x03 \x01(\x05\x12\x15\n\rcached_tokens\x18\x04 \x01(\x05\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x05\x12\x1f\n\x17\x63ompletion_image_tokens\x18\x06 \x01(\x05\x12\x1f\n\x17\x63ompletion_audio_tokens\x18\x07 \x01(\x05\"\xed\x01\n\x06Timing\x12)\n\x06prompt\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x66irst_token\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x66irst_audio\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x66irst_image\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"t\n\x04\x44one\x12,\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x15.omni.v1.FinishReason\x12\x1d\n\x05usage\x18\x02 \x01(\x0b\x32\x0e.omni.v1.Usage\x12\x1f\n\x06timing\x18\x03 \x01(\x0b\x32\x0f.omni.v1.Timing*}\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1c\n\x18\x46INISH_REASON_TOOL_CALLS\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'omni.v1.events_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=1266
-  _globals['_FINISHREASON']._serialized_end=1361
+  _globals['_FINISHREASON']._serialized_start=1283
+  _globals['_FINISHREASON']._serialized_end=1408
   _globals['_SPANOPENED']._serialized_start=88
   _globals['_SPANOPENED']._serialized_end=152
   _globals['_TEXTDELTA']._serialized_start=154
@@ -44,21 +44,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HEARD']._serialized_start=228
   _globals['_HEARD']._serialized_end=249
   _globals['_TOOLCALLED']._serialized_start=251
-  _globals['_TOOLCALLED']._serialized_end=311
-  _globals['_AUDIODELTA']._serialized_start=313
-  _globals['_AUDIODELTA']._serialized_end=437
-  _globals['_IMAGEPREVIEW']._serialized_start=439
-  _globals['_IMAGEPREVIEW']._serialized_end=501
-  _globals['_IMAGEREADY']._serialized_start=503
-  _globals['_IMAGEREADY']._serialized_end=576
-  _globals['_SPANCLOSED']._serialized_start=578
-  _globals['_SPANCLOSED']._serialized_end=640
-  _globals['_PROBLEM']._serialized_start=642
-  _globals['_PROBLEM']._serialized_end=699
-  _globals['_USAGE']._serialized_start=702
-  _globals['_USAGE']._serialized_end=906
-  _globals['_TIMING']._serialized_start=909
-  _globals['_TIMING']._serialized_end=1146
-  _globals['_DONE']._serialized_start=1148
-  _globals['_DONE']._serialized_end=1264
+  _globals['_TOOLCALLED']._serialized_end=328
+  _globals['_AUDIODELTA']._serialized_start=330
+  _globals['_AUDIODELTA']._serialized_end=454
+  _globals['_IMAGEPREVIEW']._serialized_start=456
+  _globals['_IMAGEPREVIEW']._serialized_end=518
+  _globals['_IMAGEREADY']._serialized_start=520
+  _globals['_IMAGEREADY']._serialized_end=593
+  _globals['_SPANCLOSED']._serialized_start=595
+  _globals['_SPANCLOSED']._serialized_end=657
+  _globals['_PROBLEM']._serialized_start=659
+  _globals['_PROBLEM']._serialized_end=716
+  _globals['_USAGE']._serialized_start=719
+  _globals['_USAGE']._serialized_end=923
+  _globals['_TIMING']._serialized_start=926
+  _globals['_TIMING']._serialized_end=1163
+  _globals['_DONE']._serialized_start=1165
+  _globals['_DONE']._serialized_end=1281
 # @@protoc_insertion_point(module_scope)

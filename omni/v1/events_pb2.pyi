@@ -15,9 +15,11 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_UNSPECIFIED: _ClassVar[FinishReason]
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
+    FINISH_REASON_TOOL_CALLS: _ClassVar[FinishReason]
 FINISH_REASON_UNSPECIFIED: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
+FINISH_REASON_TOOL_CALLS: FinishReason
 
 class SpanOpened(_message.Message):
     __slots__ = ("index", "modality")
@@ -48,12 +50,14 @@ class Heard(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class ToolCalled(_message.Message):
-    __slots__ = ("index", "call")
+    __slots__ = ("index", "call", "call_id")
     INDEX_FIELD_NUMBER: _ClassVar[int]
     CALL_FIELD_NUMBER: _ClassVar[int]
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
     index: int
     call: _content_pb2.ToolCall
-    def __init__(self, index: _Optional[int] = ..., call: _Optional[_Union[_content_pb2.ToolCall, _Mapping]] = ...) -> None: ...
+    call_id: str
+    def __init__(self, index: _Optional[int] = ..., call: _Optional[_Union[_content_pb2.ToolCall, _Mapping]] = ..., call_id: _Optional[str] = ...) -> None: ...
 
 class AudioDelta(_message.Message):
     __slots__ = ("index", "audio", "start", "end")

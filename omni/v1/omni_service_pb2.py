@@ -28,7 +28,7 @@ from omni.v1 import converse_pb2 as omni_dot_v1_dot_converse__pb2
 from omni.v1 import events_pb2 as omni_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aomni/v1/omni_service.proto\x12\x07omni.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15omni/v1/content.proto\x1a\x16omni/v1/converse.proto\x1a\x14omni/v1/events.proto\"\xaa\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x08messages\x18\x02 \x03(\x0b\x32\x10.omni.v1.Message\x12%\n\nmodalities\x18\x03 \x03(\x0e\x32\x11.omni.v1.Modality\x12#\n\x08sampling\x18\x04 \x01(\x0b\x32\x11.omni.v1.Sampling\x12\r\n\x05voice\x18\x05 \x01(\t\x12#\n\x05\x61udio\x18\x06 \x01(\x0b\x32\x14.omni.v1.AudioFormat\x12\x1c\n\x05tools\x18\x07 \x03(\x0b\x32\r.omni.v1.Tool\x12#\n\x08thinking\x18\x08 \x01(\x0b\x32\x11.omni.v1.Thinking\x12!\n\x07\x64rawing\x18\t \x01(\x0b\x32\x10.omni.v1.Drawing\"\xd7\x03\n\x10GenerateResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x0bspan_opened\x18\x02 \x01(\x0b\x32\x13.omni.v1.SpanOpenedH\x00\x12(\n\ntext_delta\x18\x03 \x01(\x0b\x32\x12.omni.v1.TextDeltaH\x00\x12*\n\x0b\x61udio_delta\x18\x04 \x01(\x0b\x32\x13.omni.v1.AudioDeltaH\x00\x12.\n\rimage_preview\x18\x05 \x01(\x0b\x32\x15.omni.v1.ImagePreviewH\x00\x12*\n\x0bimage_ready\x18\x06 \x01(\x0b\x32\x13.omni.v1.ImageReadyH\x00\x12*\n\x0bspan_closed\x18\x07 \x01(\x0b\x32\x13.omni.v1.SpanClosedH\x00\x12\x1d\n\x04\x64one\x18\x08 \x01(\x0b\x32\r.omni.v1.DoneH\x00\x12\x32\n\x0freasoning_delta\x18\t \x01(\x0b\x32\x17.omni.v1.ReasoningDeltaH\x00\x12\x1f\n\x05heard\x18\n \x01(\x0b\x32\x0e.omni.v1.HeardH\x00\x12*\n\x0btool_called\x18\x0b \x01(\x0b\x32\x13.omni.v1.ToolCalledH\x00\x42\x07\n\x05\x65vent\"\\\n\x11TranscribeRequest\x12+\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.omni.v1.TranscribeConfigH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\xc6\x01\n\x10TranscribeConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12#\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x14.omni.v1.AudioFormat\x12\x10\n\x08language\x18\x03 \x01(\t\x12.\n\x0eturn_detection\x18\x04 \x01(\x0b\x32\x16.omni.v1.TurnDetection\x12\x17\n\x0finterim_results\x18\x05 \x01(\x08\x12#\n\x08sampling\x18\x06 \x01(\x0b\x32\x11.omni.v1.Sampling\"\xd3\x01\n\x12TranscribeResponse\x12\x30\n\x0espeech_started\x18\x01 \x01(\x0b\x32\x16.omni.v1.SpeechStartedH\x00\x12\x30\n\x0espeech_stopped\x18\x02 \x01(\x0b\x32\x16.omni.v1.SpeechStoppedH\x00\x12\'\n\tutterance\x18\x03 \x01(\x0b\x32\x12.omni.v1.UtteranceH\x00\x12\'\n\x04\x64one\x18\x04 \x01(\x0b\x32\x17.omni.v1.TranscribeDoneH\x00\x42\x07\n\x05\x65vent\"\x8c\x01\n\tUtterance\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08is_final\x18\x03 \x01(\x08\x12(\n\x05start\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"Y\n\x0eTranscribeDone\x12\x1d\n\x05usage\x18\x01 \x01(\x0b\x32\x0e.omni.v1.Usage\x12(\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x89\x01\n\x11SynthesizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05voice\x18\x03 \x01(\t\x12#\n\x05\x61udio\x18\x04 \x01(\x0b\x32\x14.omni.v1.AudioFormat\x12#\n\x08sampling\x18\x05 \x01(\x0b\x32\x11.omni.v1.Sampling\"\x92\x01\n\x12SynthesizeResponse\x12*\n\x0b\x61udio_delta\x18\x01 \x01(\x0b\x32\x13.omni.v1.AudioDeltaH\x00\x12(\n\ntext_delta\x18\x02 \x01(\x0b\x32\x12.omni.v1.TextDeltaH\x00\x12\x1d\n\x04\x64one\x18\x03 \x01(\x0b\x32\r.omni.v1.DoneH\x00\x42\x07\n\x05\x65vent\"\x13\n\x11ListModelsRequest\"4\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.omni.v1.Model\"\x9d\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\rmodalities_in\x18\x02 \x03(\x0e\x32\x11.omni.v1.Modality\x12)\n\x0emodalities_out\x18\x03 \x03(\x0e\x32\x11.omni.v1.Modality\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\x05\x12\x19\n\x11sample_rate_hertz\x18\x05 \x01(\x05\"\"\n\x11ListVoicesRequest\x12\r\n\x05model\x18\x01 \x01(\t\"4\n\x12ListVoicesResponse\x12\x1e\n\x06voices\x18\x01 \x03(\x0b\x32\x0e.omni.v1.Voice\"\x15\n\x05Voice\x12\x0c\n\x04name\x18\x01 \x01(\t2\xb7\x03\n\x0bOmniService\x12\x41\n\x08Generate\x12\x18.omni.v1.GenerateRequest\x1a\x19.omni.v1.GenerateResponse0\x01\x12\x43\n\x08\x43onverse\x12\x18.omni.v1.ConverseRequest\x1a\x19.omni.v1.ConverseResponse(\x01\x30\x01\x12I\n\nTranscribe\x12\x1a.omni.v1.TranscribeRequest\x1a\x1b.omni.v1.TranscribeResponse(\x01\x30\x01\x12G\n\nSynthesize\x12\x1a.omni.v1.SynthesizeRequest\x1a\x1b.omni.v1.SynthesizeResponse0\x01\x12\x45\n\nListModels\x12\x1a.omni.v1.ListModelsRequest\x1a\x1b.omni.v1.ListModelsResponse\x12\x45\n\nListVoices\x12\x1a.omni.v1.ListVoicesRequest\x1a\x1b.omni.v1.ListVoicesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aomni/v1/omni_service.proto\x12\x07omni.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x15omni/v1/content.proto\x1a\x16omni/v1/converse.proto\x1a\x14omni/v1/events.proto\"\xd4\x02\n\x0fGenerateRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\"\n\x08messages\x18\x02 \x03(\x0b\x32\x10.omni.v1.Message\x12%\n\nmodalities\x18\x03 \x03(\x0e\x32\x11.omni.v1.Modality\x12#\n\x08sampling\x18\x04 \x01(\x0b\x32\x11.omni.v1.Sampling\x12\r\n\x05voice\x18\x05 \x01(\t\x12#\n\x05\x61udio\x18\x06 \x01(\x0b\x32\x14.omni.v1.AudioFormat\x12\x1c\n\x05tools\x18\x07 \x03(\x0b\x32\r.omni.v1.Tool\x12#\n\x08thinking\x18\x08 \x01(\x0b\x32\x11.omni.v1.Thinking\x12!\n\x07\x64rawing\x18\t \x01(\x0b\x32\x10.omni.v1.Drawing\x12(\n\x0btool_choice\x18\n \x01(\x0b\x32\x13.omni.v1.ToolChoice\"\xd7\x03\n\x10GenerateResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12*\n\x0bspan_opened\x18\x02 \x01(\x0b\x32\x13.omni.v1.SpanOpenedH\x00\x12(\n\ntext_delta\x18\x03 \x01(\x0b\x32\x12.omni.v1.TextDeltaH\x00\x12*\n\x0b\x61udio_delta\x18\x04 \x01(\x0b\x32\x13.omni.v1.AudioDeltaH\x00\x12.\n\rimage_preview\x18\x05 \x01(\x0b\x32\x15.omni.v1.ImagePreviewH\x00\x12*\n\x0bimage_ready\x18\x06 \x01(\x0b\x32\x13.omni.v1.ImageReadyH\x00\x12*\n\x0bspan_closed\x18\x07 \x01(\x0b\x32\x13.omni.v1.SpanClosedH\x00\x12\x1d\n\x04\x64one\x18\x08 \x01(\x0b\x32\r.omni.v1.DoneH\x00\x12\x32\n\x0freasoning_delta\x18\t \x01(\x0b\x32\x17.omni.v1.ReasoningDeltaH\x00\x12\x1f\n\x05heard\x18\n \x01(\x0b\x32\x0e.omni.v1.HeardH\x00\x12*\n\x0btool_called\x18\x0b \x01(\x0b\x32\x13.omni.v1.ToolCalledH\x00\x42\x07\n\x05\x65vent\"\\\n\x11TranscribeRequest\x12+\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x19.omni.v1.TranscribeConfigH\x00\x12\x0f\n\x05\x61udio\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\xc6\x01\n\x10TranscribeConfig\x12\r\n\x05model\x18\x01 \x01(\t\x12#\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x14.omni.v1.AudioFormat\x12\x10\n\x08language\x18\x03 \x01(\t\x12.\n\x0eturn_detection\x18\x04 \x01(\x0b\x32\x16.omni.v1.TurnDetection\x12\x17\n\x0finterim_results\x18\x05 \x01(\x08\x12#\n\x08sampling\x18\x06 \x01(\x0b\x32\x11.omni.v1.Sampling\"\xd3\x01\n\x12TranscribeResponse\x12\x30\n\x0espeech_started\x18\x01 \x01(\x0b\x32\x16.omni.v1.SpeechStartedH\x00\x12\x30\n\x0espeech_stopped\x18\x02 \x01(\x0b\x32\x16.omni.v1.SpeechStoppedH\x00\x12\'\n\tutterance\x18\x03 \x01(\x0b\x32\x12.omni.v1.UtteranceH\x00\x12\'\n\x04\x64one\x18\x04 \x01(\x0b\x32\x17.omni.v1.TranscribeDoneH\x00\x42\x07\n\x05\x65vent\"\x8c\x01\n\tUtterance\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x10\n\x08is_final\x18\x03 \x01(\x08\x12(\n\x05start\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"Y\n\x0eTranscribeDone\x12\x1d\n\x05usage\x18\x01 \x01(\x0b\x32\x0e.omni.v1.Usage\x12(\n\x05\x61udio\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x89\x01\n\x11SynthesizeRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05voice\x18\x03 \x01(\t\x12#\n\x05\x61udio\x18\x04 \x01(\x0b\x32\x14.omni.v1.AudioFormat\x12#\n\x08sampling\x18\x05 \x01(\x0b\x32\x11.omni.v1.Sampling\"\x92\x01\n\x12SynthesizeResponse\x12*\n\x0b\x61udio_delta\x18\x01 \x01(\x0b\x32\x13.omni.v1.AudioDeltaH\x00\x12(\n\ntext_delta\x18\x02 \x01(\x0b\x32\x12.omni.v1.TextDeltaH\x00\x12\x1d\n\x04\x64one\x18\x03 \x01(\x0b\x32\r.omni.v1.DoneH\x00\x42\x07\n\x05\x65vent\"\x13\n\x11ListModelsRequest\"4\n\x12ListModelsResponse\x12\x1e\n\x06models\x18\x01 \x03(\x0b\x32\x0e.omni.v1.Model\"\x9d\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\rmodalities_in\x18\x02 \x03(\x0e\x32\x11.omni.v1.Modality\x12)\n\x0emodalities_out\x18\x03 \x03(\x0e\x32\x11.omni.v1.Modality\x12\x16\n\x0e\x63ontext_length\x18\x04 \x01(\x05\x12\x19\n\x11sample_rate_hertz\x18\x05 \x01(\x05\"\"\n\x11ListVoicesRequest\x12\r\n\x05model\x18\x01 \x01(\t\"4\n\x12ListVoicesResponse\x12\x1e\n\x06voices\x18\x01 \x03(\x0b\x32\x0e.omni.v1.Voice\"\x15\n\x05Voice\x12\x0c\n\x04name\x18\x01 \x01(\t2\xb7\x03\n\x0bOmniService\x12\x41\n\x08Generate\x12\x18.omni.v1.GenerateRequest\x1a\x19.omni.v1.GenerateResponse0\x01\x12\x43\n\x08\x43onverse\x12\x18.omni.v1.ConverseRequest\x1a\x19.omni.v1.ConverseResponse(\x01\x30\x01\x12I\n\nTranscribe\x12\x1a.omni.v1.TranscribeRequest\x1a\x1b.omni.v1.TranscribeResponse(\x01\x30\x01\x12G\n\nSynthesize\x12\x1a.omni.v1.SynthesizeRequest\x1a\x1b.omni.v1.SynthesizeResponse0\x01\x12\x45\n\nListModels\x12\x1a.omni.v1.ListModelsRequest\x1a\x1b.omni.v1.ListModelsResponse\x12\x45\n\nListVoices\x12\x1a.omni.v1.ListVoicesRequest\x1a\x1b.omni.v1.ListVoicesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,35 +36,35 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'omni.v1.omni_service_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_GENERATEREQUEST']._serialized_start=141
-  _globals['_GENERATEREQUEST']._serialized_end=439
-  _globals['_GENERATERESPONSE']._serialized_start=442
-  _globals['_GENERATERESPONSE']._serialized_end=913
-  _globals['_TRANSCRIBEREQUEST']._serialized_start=915
-  _globals['_TRANSCRIBEREQUEST']._serialized_end=1007
-  _globals['_TRANSCRIBECONFIG']._serialized_start=1010
-  _globals['_TRANSCRIBECONFIG']._serialized_end=1208
-  _globals['_TRANSCRIBERESPONSE']._serialized_start=1211
-  _globals['_TRANSCRIBERESPONSE']._serialized_end=1422
-  _globals['_UTTERANCE']._serialized_start=1425
-  _globals['_UTTERANCE']._serialized_end=1565
-  _globals['_TRANSCRIBEDONE']._serialized_start=1567
-  _globals['_TRANSCRIBEDONE']._serialized_end=1656
-  _globals['_SYNTHESIZEREQUEST']._serialized_start=1659
-  _globals['_SYNTHESIZEREQUEST']._serialized_end=1796
-  _globals['_SYNTHESIZERESPONSE']._serialized_start=1799
-  _globals['_SYNTHESIZERESPONSE']._serialized_end=1945
-  _globals['_LISTMODELSREQUEST']._serialized_start=1947
-  _globals['_LISTMODELSREQUEST']._serialized_end=1966
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1968
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2020
-  _globals['_MODEL']._serialized_start=2023
-  _globals['_MODEL']._serialized_end=2180
-  _globals['_LISTVOICESREQUEST']._serialized_start=2182
-  _globals['_LISTVOICESREQUEST']._serialized_end=2216
-  _globals['_LISTVOICESRESPONSE']._serialized_start=2218
-  _globals['_LISTVOICESRESPONSE']._serialized_end=2270
-  _globals['_VOICE']._serialized_start=2272
-  _globals['_VOICE']._serialized_end=2293
-  _globals['_OMNISERVICE']._serialized_start=2296
-  _globals['_OMNISERVICE']._serialized_end=2735
+  _globals['_GENERATEREQUEST']._serialized_end=481
+  _globals['_GENERATERESPONSE']._serialized_start=484
+  _globals['_GENERATERESPONSE']._serialized_end=955
+  _globals['_TRANSCRIBEREQUEST']._serialized_start=957
+  _globals['_TRANSCRIBEREQUEST']._serialized_end=1049
+  _globals['_TRANSCRIBECONFIG']._serialized_start=1052
+  _globals['_TRANSCRIBECONFIG']._serialized_end=1250
+  _globals['_TRANSCRIBERESPONSE']._serialized_start=1253
+  _globals['_TRANSCRIBERESPONSE']._serialized_end=1464
+  _globals['_UTTERANCE']._serialized_start=1467
+  _globals['_UTTERANCE']._serialized_end=1607
+  _globals['_TRANSCRIBEDONE']._serialized_start=1609
+  _globals['_TRANSCRIBEDONE']._serialized_end=1698
+  _globals['_SYNTHESIZEREQUEST']._serialized_start=1701
+  _globals['_SYNTHESIZEREQUEST']._serialized_end=1838
+  _globals['_SYNTHESIZERESPONSE']._serialized_start=1841
+  _globals['_SYNTHESIZERESPONSE']._serialized_end=1987
+  _globals['_LISTMODELSREQUEST']._serialized_start=1989
+  _globals['_LISTMODELSREQUEST']._serialized_end=2008
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2010
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2062
+  _globals['_MODEL']._serialized_start=2065
+  _globals['_MODEL']._serialized_end=2222
+  _globals['_LISTVOICESREQUEST']._serialized_start=2224
+  _globals['_LISTVOICESREQUEST']._serialized_end=2258
+  _globals['_LISTVOICESRESPONSE']._serialized_start=2260
+  _globals['_LISTVOICESRESPONSE']._serialized_end=2312
+  _globals['_VOICE']._serialized_start=2314
+  _globals['_VOICE']._serialized_end=2335
+  _globals['_OMNISERVICE']._serialized_start=2338
+  _globals['_OMNISERVICE']._serialized_end=2777
 # @@protoc_insertion_point(module_scope)

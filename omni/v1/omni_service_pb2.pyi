@@ -13,7 +13,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("model", "messages", "modalities", "sampling", "voice", "audio", "tools", "thinking", "drawing")
+    __slots__ = ("model", "messages", "modalities", "sampling", "voice", "audio", "tools", "thinking", "drawing", "tool_choice")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MESSAGES_FIELD_NUMBER: _ClassVar[int]
     MODALITIES_FIELD_NUMBER: _ClassVar[int]
@@ -23,6 +23,7 @@ class GenerateRequest(_message.Message):
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     THINKING_FIELD_NUMBER: _ClassVar[int]
     DRAWING_FIELD_NUMBER: _ClassVar[int]
+    TOOL_CHOICE_FIELD_NUMBER: _ClassVar[int]
     model: str
     messages: _containers.RepeatedCompositeFieldContainer[_content_pb2.Message]
     modalities: _containers.RepeatedScalarFieldContainer[_content_pb2.Modality]
@@ -32,7 +33,8 @@ class GenerateRequest(_message.Message):
     tools: _containers.RepeatedCompositeFieldContainer[_content_pb2.Tool]
     thinking: _content_pb2.Thinking
     drawing: _content_pb2.Drawing
-    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[_content_pb2.Message, _Mapping]]] = ..., modalities: _Optional[_Iterable[_Union[_content_pb2.Modality, str]]] = ..., sampling: _Optional[_Union[_content_pb2.Sampling, _Mapping]] = ..., voice: _Optional[str] = ..., audio: _Optional[_Union[_content_pb2.AudioFormat, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[_content_pb2.Tool, _Mapping]]] = ..., thinking: _Optional[_Union[_content_pb2.Thinking, _Mapping]] = ..., drawing: _Optional[_Union[_content_pb2.Drawing, _Mapping]] = ...) -> None: ...
+    tool_choice: _content_pb2.ToolChoice
+    def __init__(self, model: _Optional[str] = ..., messages: _Optional[_Iterable[_Union[_content_pb2.Message, _Mapping]]] = ..., modalities: _Optional[_Iterable[_Union[_content_pb2.Modality, str]]] = ..., sampling: _Optional[_Union[_content_pb2.Sampling, _Mapping]] = ..., voice: _Optional[str] = ..., audio: _Optional[_Union[_content_pb2.AudioFormat, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[_content_pb2.Tool, _Mapping]]] = ..., thinking: _Optional[_Union[_content_pb2.Thinking, _Mapping]] = ..., drawing: _Optional[_Union[_content_pb2.Drawing, _Mapping]] = ..., tool_choice: _Optional[_Union[_content_pb2.ToolChoice, _Mapping]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
     __slots__ = ("sequence", "span_opened", "text_delta", "audio_delta", "image_preview", "image_ready", "span_closed", "done", "reasoning_delta", "heard", "tool_called")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from fastapi import APIRouter
@@ -31,7 +32,7 @@ from omni_server.live.writing import LiveWriter, error_body, live_event, timed
 from omni_server.live_audio import open_reader
 from omni_server.realtime.held import Body, Sound, sound_of, voice_of
 from omni_server.realtime.items import frames, read_base64
-from omni_server.realtime.socket import accept, carry, event_id_of
+from omni_server.realtime.socket import GOING_AWAY, accept, carry, event_id_of, leaving
 from omni_server.realtime.wire import ClientEvent, read_object
 from omni_server.session import Session
 from omni_server.turns import SessionSettings, Wish
@@ -60,7 +61,8 @@ def live_router(door: Door, ears: Ears) -> APIRouter:
         await accept(socket)
         event_id: str | None = None
         try:
-            given = read_object(await socket.receive_text())
+            door.pipeline.drain.check()
+            given = read_object(await first_message(socket))
             event_id = event_id_of(given)
             first = read_live_event(given)
             if not isinstance(first, SessionStart):
@@ -71,14 +73,23 @@ def live_router(door: Door, ears: Ears) -> APIRouter:
         except WebSocketDisconnect:
             return
         except OmniError as error:
-            await socket.send_json(error_body(error, event_id))
-            await socket.close()
+            with suppress(WebSocketDisconnect):
+                await socket.send_json(error_body(error, event_id))
+                await socket.close()
             return
         async with session:
-            with door.pipeline.drain.told(session.go_away):
+            with door.pipeline.drain.told(leaving(session)):
                 await Conversation(session, live, door).carry(socket, event_id)
 
     return router
+
+
+async def first_message(socket: WebSocket) -> str | bytes:
+    """Of whichever kind, as all that come after it."""
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1005))
+    return message.get("text") or message.get("bytes") or ""
 
 
 def read_live(asked: LiveFields, door: Door) -> Live:
@@ -120,23 +131,25 @@ class Conversation:
             yield live_event("session.started", started_by, session=self._body())
             coming = self._paced()
             closing = asyncio.create_task(self._closing.wait())
+            event = asyncio.ensure_future(anext(coming, None))
             try:
                 while True:
-                    event = asyncio.ensure_future(anext(coming))
                     await asyncio.wait((event, closing), return_when=asyncio.FIRST_COMPLETED)
-                    if closing.done():
-                        event.cancel()
-                        await asyncio.gather(event, return_exceptions=True)
+                    if closing.done() or (told := event.result()) is None:
                         break
-                    yield event.result()
-            finally:
+                    yield told
+                    event = asyncio.ensure_future(anext(coming, None))
+            finally:  # also where the client has left, which cancels whoever waits here
+                event.cancel()
                 closing.cancel()
+                await asyncio.gather(event, closing, return_exceptions=True)
             usage = {"seconds": round(self._writer.seconds, 3)}
-            yield live_event("session.closed", self._closed_by, reason="close_requested", session=self._body(), usage=usage)
+            reason = "close_requested" if self._closing.is_set() else "expired"
+            yield live_event("session.closed", self._closed_by, reason=reason, session=self._body(), usage=usage)
 
-        await carry(socket, lambda given: self._take(read_live_event(given)), error_body, events())
-        if self._closing.is_set():
-            await socket.close()
+        if await carry(socket, lambda given: self._take(read_live_event(given)), error_body, events()):
+            with suppress(WebSocketDisconnect):  # the client was faster
+                await socket.close(1000 if self._closing.is_set() else GOING_AWAY)
 
     async def _paced(self) -> AsyncGenerator[Body, None]:
         """Sound of an answer that was interrupted while it waited is not sent."""

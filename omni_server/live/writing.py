@@ -16,6 +16,7 @@ from omni_server.live_audio import FrameWriter
 from omni_server.realtime.held import Body, Sound
 from omni_server.realtime.items import new_id
 from omni_server.realtime.ledger import milliseconds
+from omni_server.realtime.writing import stopping
 from omni_server.turns import (
     GoAway,
     Interrupted,
@@ -83,8 +84,7 @@ class LiveWriter:
             case ResponseDone():
                 yield from self._done(event)
             case GoAway(seconds=seconds):
-                told = f"the server is stopping and ends this session in {seconds:g} seconds"
-                yield Due(live_event("info", code="server_stopping", message=told))
+                yield Due(error_body(stopping(seconds)))
             case _:
                 pass
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 from fastapi import APIRouter
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from omni_server.door import Door
 from omni_server.errors import OmniError
@@ -15,7 +16,7 @@ from omni_server.live_audio import open_reader
 from omni_server.realtime.held import Body, held_at_first, session_body
 from omni_server.realtime.ledger import Ledger, error_fields, told
 from omni_server.realtime.reading import EventReader
-from omni_server.realtime.socket import accept, carry
+from omni_server.realtime.socket import GOING_AWAY, accept, carry, leaving
 from omni_server.realtime.wire import read_event
 from omni_server.realtime.writing import EventWriter
 from omni_server.rest.errors import error_response
@@ -31,6 +32,7 @@ def realtime_router(door: Door, ears: Ears) -> APIRouter:
     @router.websocket("/v1/realtime")
     async def realtime(socket: WebSocket) -> None:
         try:
+            door.pipeline.drain.check()
             if model := socket.query_params.get("model"):
                 check_model(door, model)
             held = held_at_first(door)
@@ -40,13 +42,14 @@ def realtime_router(door: Door, ears: Ears) -> APIRouter:
             return
         async with session:
             await accept(socket)
-            await converse(socket, session, Ledger(held), door)
+            with door.pipeline.drain.told(leaving(session)):
+                await converse(socket, session, Ledger(held), door)
 
     return router
 
 
 async def converse(socket: WebSocket, session: Session, ledger: Ledger, door: Door) -> None:
-    """Carries both directions until the client leaves."""
+    """Carries both directions until the client leaves, or the server must."""
     reader, writer = EventReader(session, ledger, door), EventWriter(ledger)
 
     async def events() -> AsyncGenerator[Body, None]:
@@ -57,7 +60,9 @@ async def converse(socket: WebSocket, session: Session, ledger: Ledger, door: Do
             for body in await asyncio.to_thread(writer.feed, event) if drawn else writer.feed(event):
                 yield body
 
-    await carry(socket, lambda given: reader.take(read_event(given)), refused, events())
+    if await carry(socket, lambda given: reader.take(read_event(given)), refused, events()):
+        with suppress(WebSocketDisconnect):  # the client was faster
+            await socket.close(GOING_AWAY)
 
 
 def refused(error: OmniError, event_id: str | None) -> Body:

@@ -13,6 +13,7 @@ from omni_server.listening import TurnSettings
 from omni_server.live_audio import G711_RATE, Encoding
 from omni_server.realtime.wire import ResponseFields, SessionFields, Tool
 from omni_server.rest.chat_wire import VoiceId
+from omni_server.rest.tool_choice import chosen
 from omni_server.turns import SessionSettings
 from omni_server.types import Modality, Thinking
 
@@ -78,7 +79,7 @@ def hold(said: SessionFields, door: Door) -> Held:
         language=heard.transcription.language if heard is not None and heard.transcription is not None else None,
         interim=False,
     )
-    settings = _answered(settings, said)
+    settings = _calling(_answered(settings, said), said)
     if spoken is not None:
         settings = replace(settings, voice=voice_of(spoken.voice) or settings.voice, speed=spoken.speed or 1.0)
     return Held(
@@ -92,7 +93,7 @@ def hold(said: SessionFields, door: Door) -> Held:
 def hold_for_one(held: Held, asked: ResponseFields) -> Held:
     """For a single response."""
     spoken = asked.audio.output if asked.audio is not None else None
-    settings = _answered(held.settings, asked)
+    settings = _calling(_answered(held.settings, asked), asked, held.said)
     sound_out = held.sound_out
     if spoken is not None:
         settings = replace(settings, voice=voice_of(spoken.voice) or settings.voice, speed=spoken.speed or settings.speed)
@@ -114,13 +115,18 @@ def _answered(settings: SessionSettings, said: SessionFields | ResponseFields) -
         settings = replace(settings, modalities=_modalities(said.output_modalities))
     if said.instructions is not None:
         settings = replace(settings, instructions=said.instructions)
-    if said.tools is not None:
-        settings = replace(settings, tools=tuple(_tool(tool) for tool in said.tools))
-    if said.tool_choice == "none":
-        settings = replace(settings, tools=())
     if said.reasoning is not None and said.reasoning.effort is not None:
         settings = replace(settings, thinking=Thinking(said.reasoning.effort != "none"))
     return settings
+
+
+def _calling(settings: SessionSettings, *said: SessionFields | ResponseFields) -> SessionSettings:
+    """The tools, and which of them may or must be called; what the first does not say, the next does."""
+    tools = next((each.tools for each in said if each.tools is not None), [])
+    choice = next((each.tool_choice for each in said if each.tool_choice is not None), None)
+    parallel = next((each.parallel_tool_calls for each in said if each.parallel_tool_calls is not None), None)
+    offered, calling = chosen(choice, [_tool(tool) for tool in tools], parallel)
+    return replace(settings, tools=offered, calling=calling)
 
 
 def _modalities(names: Sequence[str]) -> frozenset[Modality]:
@@ -168,7 +174,17 @@ def _tool(tool: Tool) -> Body:
     return {"type": "function", "function": tool.model_dump(exclude={"type"}, exclude_none=True)}
 
 
-WHOLE = {"format", "transcription", "turn_detection", "noise_reduction", "voice", "reasoning", "prompt", "tracing"}
+WHOLE = {
+    "format",
+    "transcription",
+    "turn_detection",
+    "noise_reduction",
+    "voice",
+    "reasoning",
+    "prompt",
+    "tracing",
+    "tool_choice",
+}
 
 
 def _laid_over(below: Body, above: Body) -> Body:
@@ -183,6 +199,7 @@ def _laid_over(below: Body, above: Body) -> Body:
 def session_body(held: Held, id: str, door: Door) -> Body:
     """Everything that holds, as the client is told."""
     settings, said = held.settings, held.said
+    told = said.model_dump(include={"tool_choice"}, exclude_none=True)
     sampling = settings.sampling
     heard = said.audio.input if said.audio is not None else None
     transcription = heard.transcription if heard is not None else None
@@ -216,7 +233,8 @@ def session_body(held: Held, id: str, door: Door) -> Body:
             "output": {"format": held.sound_out.body, "voice": settings.voice, "speed": settings.speed},
         },
         "tools": [tool.model_dump(exclude_none=True) for tool in said.tools or ()],
-        "tool_choice": said.tool_choice or "auto",
+        "tool_choice": told.get("tool_choice", "auto"),
+        "parallel_tool_calls": said.parallel_tool_calls is not False,
         "max_output_tokens": sampling.max_tokens or "inf",
         "truncation": "auto",
         "tracing": None,

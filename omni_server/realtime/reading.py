@@ -114,10 +114,20 @@ class EventReader:
         held = hold_for_one(self.ledger.held, asked)
         messages: tuple[Message, ...] | None = None
         if asked.input is not None:
-            messages = tuple(self._read(item, f"input[{place}]").message for place, item in enumerate(asked.input))
+            messages = tuple(self._meant(item, f"input[{place}]") for place, item in enumerate(asked.input))
         kept = asked.conversation != "none"
         response_id = await self.session.respond(Wish(held.settings, messages, kept))
         self.ledger.asked[response_id] = Asked(held, kept, asked.metadata)
+
+    def _meant(self, item: ItemFields, param: str) -> Message:
+        """An item, or what is in the conversation already and is referred to."""
+        if item.type != "item_reference":
+            return self._read(item, param).message
+        found = self.session.message_of(item.id or "")
+        if found is None:
+            told = f"`{param}.id` is {shown(item.id or '')}, which is not in the conversation; expected an item that is"
+            raise RequestError(told, param=f"{param}.id")
+        return found
 
     def _read(self, item: ItemFields, param: str) -> Item:
         return read_item(item, self.ledger.held.sound_in, param, self.session.name_of)

@@ -14,10 +14,13 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from omni_server.errors import OmniError
 from omni_server.realtime.held import Body
 from omni_server.realtime.wire import read_object
+from omni_server.session import Session
+from omni_server.tasks import side_by_side
 
 _log = logging.getLogger(__name__)
 
 LONG = 1 << 16  # letters of a message that take too long to read for the event loop
+GOING_AWAY = 1001  # the code of a close that is the server's own leaving
 PROTOCOL = "realtime"  # a browser, which cannot send headers, names it beside its key
 
 
@@ -25,14 +28,24 @@ async def accept(socket: WebSocket) -> None:
     await socket.accept(PROTOCOL if PROTOCOL in socket.scope["subprotocols"] else None)
 
 
+def leaving(session: Session) -> Callable[[float], None]:
+    """What is done when the server begins to stop: the client is told, and what is open is the last."""
+
+    def leave(seconds: float) -> None:
+        session.go_away(seconds)
+        session.finish()
+
+    return leave
+
+
 async def carry(
     socket: WebSocket,
     take: Callable[[Body], Awaitable[list[Body]]],
     fault: Callable[[OmniError, str | None], Body],
     events: AsyncGenerator[Body, None],
-) -> None:
+) -> bool:
     """`take` answers one message at once, `fault` says what is wrong with one, `events` go down as they come. Returns when
-    the client leaves, or after the last event."""
+    the client leaves, or after the last event: whether it was that, and the client is still there."""
 
     async def send(event: Body) -> None:
         await socket.send_text(json.dumps(event, ensure_ascii=False, separators=(",", ":")))
@@ -47,17 +60,11 @@ async def carry(
             async for event in events:
                 await send(event)
 
-    tasks = [asyncio.create_task(listen()), asyncio.create_task(speak())]
     try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    except WebSocketDisconnect:
-        pass  # while something was being sent
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        left, _ = await side_by_side(listen(), speak(), until=asyncio.FIRST_COMPLETED)
+    except WebSocketDisconnect:  # while something was being sent
+        return False
+    return not left
 
 
 async def answered(

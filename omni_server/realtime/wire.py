@@ -17,6 +17,7 @@ from omni_server.live_audio import HIGHEST_RATE, LOWEST_RATE
 from omni_server.rest.faults import request_error
 from omni_server.rest.fields import JsonFields, Voice, only
 from omni_server.rest.sampled import Number
+from omni_server.rest.tool_choice import ToolChoice
 from omni_server.wording import shown
 
 LONGEST_MS = 10_000
@@ -108,20 +109,19 @@ MostTokens = (
     ]
     | None
 )
-ToolChoice = Annotated[Any, only("auto", "none", because="expected `auto` or `none`: this server cannot force a tool yet")]
 
 
 class Answered(JsonFields):
-    """What a session and a single response have in common. `parallel_tool_calls` is without effect."""
+    """What a session and a single response have in common."""
 
     output_modalities: Modalities | None = None
     instructions: str | None = None
     tools: list[Tool] | None = None
-    tool_choice: ToolChoice = None
+    tool_choice: ToolChoice | None = None
     max_output_tokens: MostTokens = None
     reasoning: Reasoning | None = None
     omni: Extension | None = None
-    parallel_tool_calls: Any = None
+    parallel_tool_calls: bool | None = None
     prompt: Annotated[Any, only(because=NOT_YET)] = None
 
 

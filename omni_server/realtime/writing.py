@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from omni_server.errors import ServerStopping
 from omni_server.realtime.held import Body
 from omni_server.realtime.items import heard_body
 from omni_server.realtime.ledger import Asked, Ledger, Told, error_fields, milliseconds, told
@@ -27,6 +28,12 @@ from omni_server.turns import (
     TurnCommitted,
     TurnComplete,
 )
+
+
+def stopping(seconds: float) -> ServerStopping:
+    """What a live client is told while it can still hear its answer."""
+    told = f"the server is stopping: this answer is the last, and the call ends behind it, in `{seconds:g}` seconds at most"
+    return ServerStopping(told, retry_after=seconds)
 
 
 class EventWriter:
@@ -60,7 +67,9 @@ class EventWriter:
                 return []
             case Truncated(response_id=id, heard=heard):
                 return self._cut(id, heard)
-            case Transcript(role="assistant") | TurnComplete() | GoAway():
+            case GoAway(seconds=seconds):
+                return [("error", error_fields(stopping(seconds)))]
+            case Transcript(role="assistant") | TurnComplete():
                 return []
             case _:
                 return self._person(event)

@@ -39,10 +39,11 @@ def create_app(
     access: Access | None = None,
     live: Sequence[Callable[[Door], APIRouter]] = (),
     ears: Ears | None = None,
+    media: MediaStore | None = None,
 ) -> FastAPI:
     """`access` and `ears` are shared with the other doors; without them, this one has its own. `live`: the routers of live
-    conversations, where there are ears for them."""
-    media = MediaStore(settings.store_policy)
+    conversations, where there are ears for them. `media`: the store of the settings, unless another is given."""
+    media = media or MediaStore(settings.store_policy)
     door = Door(Metered(pipeline), settings, access or open_access(settings), ears=ears or SileroEars(), media=media)
 
     @asynccontextmanager

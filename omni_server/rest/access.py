@@ -23,7 +23,7 @@ OPEN_PATHS = ("/health", "/ready", "/ready/", "/v1/media/")
 READ_BY_SCRIPTS = ("x-request-id", "retry-after", "x-should-retry", "server-timing")
 
 
-class Gate:
+class Doorkeeper:
     """Lets a call through, or answers it. Nothing of its body has been read by then."""
 
     def __init__(self, app: ASGIApp, access: Access, origins: tuple[str, ...], rejected: Callable[[str], None]) -> None:
@@ -81,8 +81,8 @@ def header(scope: Scope, name: bytes) -> str:
 
 def install(app: FastAPI, door: Door) -> None:
     origins = door.settings.allowed_origins
-    app.add_middleware(Gate, access=door.access, origins=origins, rejected=door.pipeline.measures.rejected)
-    if origins:  # outside of the gate: a browser asks first without a key, and its script should see a refusal too
+    app.add_middleware(Doorkeeper, access=door.access, origins=origins, rejected=door.pipeline.measures.rejected)
+    if origins:  # outside of the doorkeeper: a browser asks first without a key, and its script should see a refusal too
         app.add_middleware(
             CORSMiddleware,
             allow_origins=origins,

@@ -21,6 +21,7 @@ from omni_server.rest.chat_wire import (
     form_of,
 )
 from omni_server.rest.sampled import sampling
+from omni_server.rest.tool_choice import chosen
 from omni_server.types import (
     AudioPart,
     DecodeOptions,
@@ -40,6 +41,8 @@ from omni_server.wording import shown
 
 def chat_request(chat: ChatRequest, request_id: str, door: Door) -> Request:
     messages = tuple(_message(message, f"messages[{place}]", door) for place, message in enumerate(chat.messages))
+    offered = [tool.model_dump(exclude_none=True) for tool in chat.tools or ()]
+    tools, calling = chosen(chat.tool_choice, offered, chat.parallel_tool_calls)
     if chat.top_logprobs is not None and not chat.logprobs:
         raise RequestError(f"`top_logprobs` is `{chat.top_logprobs}`; expected `logprobs` true with it", param="top_logprobs")
     return Request(
@@ -49,7 +52,8 @@ def chat_request(chat: ChatRequest, request_id: str, door: Door) -> Request:
         sampling=sampling(
             chat, door, _max_tokens(chat), (chat.top_logprobs or 0) if chat.logprobs else None, form_of(chat.response_format)
         ),
-        tools=() if chat.tool_choice == "none" else tuple(tool.model_dump(exclude_none=True) for tool in chat.tools or ()),
+        tools=tools,
+        calling=calling,
         thinking=Thinking(_thinks(chat), chat.thinking_token_budget),
         decode=DecodeOptions(voice=voice_of(chat.audio, chat.modalities), seed=chat.seed),
     )

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from omni_server.rest.faults import request_error
 from omni_server.rest.kinds import Ignored, Refused
 from omni_server.rest.sampled import Sampled
+from omni_server.rest.tool_choice import CHOICES, ONE_CALL, ToolChoice
 
 MOST_CHOICES = 8
 
@@ -219,9 +220,6 @@ def form_of(wanted: PlainText | JsonObject | JsonForm | None) -> dict[str, Any] 
             return None
 
 
-NO_FORCE = "the model decides by itself when to call, expected `auto` or `none`"
-
-
 class ChatRequest(Sampled):
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     modalities: list[Literal["text", "audio", "image"]] | None = None
@@ -234,7 +232,8 @@ class ChatRequest(Sampled):
         ResponseFormat | None, Field(description="JSON, of text alone: without media, without tools")
     ] = None
     tools: list[Tool] | None = None
-    tool_choice: Annotated[Any, Refused(NO_FORCE)] = None
+    tool_choice: Annotated[ToolChoice | None, Field(description=CHOICES)] = None
+    parallel_tool_calls: Annotated[bool | None, Field(description=ONE_CALL)] = None
     reasoning_effort: Annotated[
         Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None,
         Field(description="`none` asks for no thoughts, any other for thoughts"),
@@ -252,7 +251,6 @@ class ChatRequest(Sampled):
     prompt_cache_key: Annotated[Any, Ignored("the cache finds prefixes by their content")] = None
     prompt_cache_options: Annotated[Any, Ignored("the cache finds prefixes by their content")] = None
     prompt_cache_retention: Annotated[Any, Ignored("what is cached is kept while there is room")] = None
-    parallel_tool_calls: Annotated[Any, Ignored("the model decides by itself how often it calls")] = None
     verbosity: Annotated[Any, Ignored("the models here have not learnt it")] = None
     functions: Annotated[Any, Refused("it was replaced by `tools`")] = None
     function_call: Annotated[Any, Refused("it was replaced by `tool_choice`")] = None

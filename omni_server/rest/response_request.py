@@ -17,6 +17,7 @@ from omni_server.rest.response_wire import (
     CallItem,
     CallOutputItem,
     ContentPart,
+    FunctionTool,
     InputImage,
     InputSound,
     InputText,
@@ -28,6 +29,7 @@ from omni_server.rest.response_wire import (
     ThoughtItem,
 )
 from omni_server.rest.sampled import sampling
+from omni_server.rest.tool_choice import chosen
 from omni_server.segments import Body
 from omni_server.types import (
     AudioPart,
@@ -51,7 +53,7 @@ def response_request(asked: ResponseRequest, response_id: str, door: Door, befor
     """`before` is the response that this one goes on from. Its `instructions` are not among its messages, as OpenAI has it."""
     logprobs = asked.top_logprobs or 0 if is_scored(asked) else None
     told = (Message("system", (TextPart(asked.instructions),)),) if asked.instructions else ()
-    tools = [] if asked.tool_choice == "none" else asked.function_tools
+    tools, calling = chosen(asked.tool_choice, [_offered(tool) for tool in asked.function_tools], asked.parallel_tool_calls)
     return Request(
         request_id=response_id,
         messages=(*told, *conversation(asked, before)),
@@ -62,12 +64,15 @@ def response_request(asked: ResponseRequest, response_id: str, door: Door, befor
             seed=asked.seed,
             previews=(asked.image_tool.partial_images or 0) if asked.image_tool is not None else 0,
         ),
-        tools=tuple(
-            {"type": "function", "function": tool.model_dump(include={"name", "description", "parameters"}, exclude_none=True)}
-            for tool in tools
-        ),
+        tools=tools,
+        calling=calling,
         thinking=Thinking(_thinks(asked)),
     )
+
+
+def _offered(tool: FunctionTool) -> dict[str, object]:
+    """As chat has it, which is what chat templates know."""
+    return {"type": "function", "function": tool.model_dump(include={"name", "description", "parameters"}, exclude_none=True)}
 
 
 def is_scored(asked: ResponseRequest) -> bool:
@@ -83,6 +88,22 @@ def conversation(asked: ResponseRequest, before: Kept | None) -> tuple[Message, 
     if not messages:
         raise RequestError("`input` holds nothing to answer; expected a message or what a tool gave back", param="input")
     return messages
+
+
+def input_items(asked: ResponseRequest, response_id: str) -> list[Body]:
+    """What was sent, each as an item of its own with an id and its parts."""
+    items: list[Body]
+    if isinstance(asked.input, str):
+        items = [{"type": "message", "role": "user", "content": asked.input}]
+    else:
+        items = [item.model_dump(mode="json", exclude_none=True) for item in asked.input]
+    for place, item in enumerate(items):
+        item["id"] = f"in_{response_id.removeprefix('resp_')}_{place}"
+        item.setdefault("status", "completed")
+        if item["type"] == "message" and isinstance(item["content"], str):
+            kind = "output_text" if item["role"] == "assistant" else "input_text"
+            item["content"] = [{"type": kind, "text": item["content"]}]
+    return items
 
 
 def replied(output: Sequence[Body]) -> tuple[Message, ...]:

@@ -20,11 +20,12 @@ MOST, MOST_BYTES, LIFETIME = 10_000, 256 << 20, 3600.0
 @dataclass(frozen=True)
 class Kept:
     """A response as its client has seen it; the conversation to its end, without `instructions`; the tools that were called
-    in it, by the ids of the calls."""
+    in it, by the ids of the calls; the items that it was made from, in their order."""
 
     body: Body
     messages: tuple[Message, ...]
     calls: Mapping[str, str] = field(default_factory=dict)
+    items: tuple[Body, ...] = ()
 
     @cached_property
     def size(self) -> int:
@@ -32,12 +33,21 @@ class Kept:
         parts = [part for message in self.messages for part in message.parts]
         texts = sum(len(part.text) for part in parts if isinstance(part, TextPart))
         media = [part.source for part in parts if isinstance(part, MediaPart)]
-        return _letters(self.body) + texts + sum(len(source.url or source.data or "") for source in media)
+        return (
+            _letters(self.body)
+            + _letters(list(self.items))
+            + texts
+            + sum(len(source.url or source.data or "") for source in media)
+        )
 
 
 class ResponseStore:
     def __init__(
-        self, clock: Callable[[], float] = time.time, most: int = MOST, most_bytes: int = MOST_BYTES, lifetime: float = LIFETIME
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        most: int = MOST,
+        most_bytes: int = MOST_BYTES,
+        lifetime: float = LIFETIME,
     ) -> None:
         self._clock = clock
         self._most = most

@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag
 
 from omni_server.rest.chat_wire import (
-    NO_FORCE,
     TEXT_OR_PARTS,
     AudioOut,
     InputAudio,
@@ -24,6 +23,7 @@ from omni_server.rest.fields import JsonFields, only
 from omni_server.rest.image_fields import NO_CLEAR
 from omni_server.rest.kinds import Ignored, Refused
 from omni_server.rest.sampled import Sampled
+from omni_server.rest.tool_choice import CHOICES, ONE_CALL, ToolChoice
 
 NO_SIZES = "expected `auto`, because a picture in a conversation has the size that the decoder draws"
 NO_CUTS = "expected `disabled`, because nothing is left out of a conversation in silence"
@@ -131,7 +131,7 @@ class FunctionTool(JsonFields):
     name: Annotated[str, Field(min_length=1)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
-    strict: Annotated[Any, Ignored("the model writes its arguments freely")] = None
+    strict: Annotated[Any, Ignored("a call that must be made follows its schema, any other is the model's own")] = None
     output_schema: Annotated[Any, Ignored("what a tool gives back is read as it is")] = None
 
 
@@ -227,7 +227,8 @@ class ResponseRequest(Sampled):
     text: TextOptions | None = None
     reasoning: Reasoning | None = None
     tools: list[Tool] | None = None
-    tool_choice: Annotated[Any, Refused(NO_FORCE)] = None
+    tool_choice: Annotated[ToolChoice | None, Field(description=CHOICES)] = None
+    parallel_tool_calls: Annotated[bool | None, Field(description=ONE_CALL)] = None
     stream: bool | None = None
     stream_options: ResponseStreamOptions | None = None
     store: Annotated[bool | None, Field(description="kept for an hour unless false, as far as there is room")] = None
@@ -239,10 +240,9 @@ class ResponseRequest(Sampled):
     prompt_cache_key: Annotated[Any, Ignored("the cache finds prefixes by their content")] = None
     prompt_cache_options: Annotated[Any, Ignored("the cache finds prefixes by their content")] = None
     prompt_cache_retention: Annotated[Any, Ignored("what is cached is kept while there is room")] = None
-    parallel_tool_calls: Annotated[Any, Ignored("the model decides by itself how often it calls")] = None
     max_tool_calls: Annotated[Any, Ignored("the server calls no tools by itself")] = None
     image: Annotated[Any, Ignored("pictures are read as they are")] = None
-    background: Annotated[Any, Refused("a reply is made while its client waits")] = None
+    background: Annotated[Any, Refused("a reply is made while its client waits, on the connection that asked for it")] = None
     background_options: Annotated[Any, Refused("a reply is made while its client waits")] = None
     conversation: Annotated[Any, Refused("a conversation goes on by `previous_response_id`")] = None
     context_management: Annotated[Any, Refused("nothing is left out of a conversation in silence")] = None

@@ -7,28 +7,39 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter
 from fastapi.requests import Request as HttpRequest
 from fastapi.responses import JSONResponse, Response
+from pydantic import Field
 from starlette.types import Receive, Scope, Send
 
 from omni_server.door import Door
 from omni_server.errors import RequestError, ResponseNotFound
 from omni_server.rest.body import read_body
-from omni_server.rest.fields import read_json
+from omni_server.rest.fields import read_form, read_json
+from omni_server.rest.pages import Page, page, query_of
 from omni_server.rest.playing import Answer, played, send_events
 from omni_server.rest.response_reply import ResponseReply
-from omni_server.rest.response_request import called_tools, conversation, replied, response_request
+from omni_server.rest.response_request import called_tools, conversation, input_items, replied, response_request
 from omni_server.rest.response_store import Kept, ResponseStore
 from omni_server.rest.response_wire import ResponseRequest
 from omni_server.segments import Body
 from omni_server.types import AudioDelta, Done, ImagePreview, ImageReady, Modality, Request
+from omni_server.wording import shown
 
 # What the pipeline calls the fields of a conversation, and what they are called here.
 FIELDS = {"messages": "input", "response_format": "text.format"}
 # Making a PNG or an mp3 takes milliseconds to tens of them, too long for the event loop.
 HEAVY = ImageReady | ImagePreview | AudioDelta | Done
+
+
+class ItemsPage(Page):
+    """`include` is without effect: nothing of an item is left out."""
+
+    order: Literal["asc", "desc"] = "desc"
+    include: Annotated[Any, Field(json_schema_extra={"type": "array", "items": {"type": "string"}})] = None
 
 
 def responses_router(door: Door, store: ResponseStore) -> APIRouter:
@@ -65,6 +76,23 @@ def responses_router(door: Door, store: ResponseStore) -> APIRouter:
             raise RequestError("`stream` is `true`; expected a whole response, which is all that is kept", param="stream")
         return JSONResponse(store.find(response_id).body)
 
+    @router.get("/{response_id}/input_items", openapi_extra={"parameters": query_of(ItemsPage)})
+    async def list_input_items(response_id: str, request: HttpRequest) -> Body:
+        query = request.query_params
+        include = [*query.getlist("include"), *query.getlist("include[]")]
+        asked = read_form(ItemsPage, {**query, "include": include} if include else dict(query))
+        items = store.find(response_id).items
+        return page(items if asked.order == "asc" else items[::-1], asked, "an item")
+
+    @router.post("/{response_id}/cancel")
+    async def cancel_response(response_id: str) -> Body:
+        status = store.find(response_id).body["status"]
+        raise RequestError(
+            f"response {shown(response_id)} is `{status}`; expected one that is made in the background, of which this server "
+            "has none: to stop a response, close the connection on which it comes",
+            param="response_id",
+        )
+
     @router.delete("/{response_id}")
     async def delete_response(response_id: str) -> Body:
         store.delete(response_id)
@@ -99,7 +127,12 @@ def _keep(store: ResponseStore, asked: ResponseRequest, before: Kept | None, bod
         messages = (*conversation(asked, before), *replied(body["output"]))
     except RequestError:
         return  # the model has called a tool with arguments that are no JSON: no conversation can go on from that
-    store.keep(Kept(body, messages, {**called_tools(asked, before), **calls}))
+    items = (*(before.items if before is not None else ()), *_previous(before), *input_items(asked, body["id"]))
+    store.keep(Kept(body, messages, {**called_tools(asked, before), **calls}, items))
+
+
+def _previous(before: Kept | None) -> list[Body]:
+    return list(before.body["output"]) if before is not None else []
 
 
 def _reply(asked: ResponseRequest, wanted: Request) -> ResponseReply:
@@ -118,14 +151,14 @@ def _reply(asked: ResponseRequest, wanted: Request) -> ResponseReply:
         "metadata": asked.metadata or {},
         "model": asked.model,
         "output": [],
-        "parallel_tool_calls": True,
+        "parallel_tool_calls": asked.parallel_tool_calls is not False,
         "previous_response_id": asked.previous_response_id,
         "reasoning": {"effort": None, "summary": None, **said.get("reasoning", {})},
         "service_tier": "default",
         "store": asked.store is not False,
         "temperature": asked.temperature,
         "text": {"format": {"type": "text"}, **said.get("text", {})},
-        "tool_choice": asked.tool_choice or "auto",
+        "tool_choice": said.get("tool_choice", "auto"),
         "tools": said.get("tools", []),
         "top_logprobs": asked.top_logprobs or 0,
         "top_p": asked.top_p,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Literal
@@ -18,6 +17,7 @@ from omni_server.errors import OmniError, RequestError
 from omni_server.hearing import Hearing
 from omni_server.instruction import check_model, language_of
 from omni_server.listening import TurnSettings
+from omni_server.plain_json import parsed
 from omni_server.rest.fields import FormFields, read_form
 from omni_server.rest.form import FORM_TYPE, read_file_form
 from omni_server.rest.kinds import Ignored, Refused
@@ -46,7 +46,7 @@ def _from_json(value: object) -> object:
     if not isinstance(value, str) or not value.startswith("{"):
         return value
     try:
-        return json.loads(value)
+        return parsed(value)
     except ValueError:
         return value
 

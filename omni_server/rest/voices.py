@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
@@ -18,6 +17,7 @@ from omni_server.errors import MediaTooLarge, ModalityUnavailable, RequestError
 from omni_server.rest.body import read_body
 from omni_server.rest.fields import FormFields, JsonFields, Words, read_form, read_json
 from omni_server.rest.form import FORM_TYPE, content_type, read_file_form
+from omni_server.rest.pages import Page, page, query_of
 from omni_server.segments import Body
 from omni_server.types import MediaSource
 from omni_server.wording import shown
@@ -39,11 +39,6 @@ class ConsentRequest(FormFields):
 
 class ConsentChange(JsonFields):
     name: Name
-
-
-class Page(FormFields):
-    after: str | None = None
-    limit: Annotated[int, Field(ge=1, le=100)] = 20
 
 
 def voices_router(door: Door) -> APIRouter:
@@ -85,11 +80,11 @@ def voices_router(door: Door) -> APIRouter:
 def consents_router(door: Door) -> APIRouter:
     router = APIRouter(prefix="/v1/audio/voice_consents", tags=["audio"])
     kept = door.pipeline.cloned
-    query = [{"name": name, "in": "query", "schema": schema} for name, schema in Page.model_json_schema()["properties"].items()]
 
-    @router.get("", openapi_extra={"parameters": query})
+    @router.get("", openapi_extra={"parameters": query_of(Page)})
     async def list_consents(request: HttpRequest) -> Body:
-        return page(kept.consents(current_owner()), read_form(Page, dict(request.query_params)))
+        consents = [consent_body(consent) for consent in kept.consents(current_owner())]
+        return page(consents, read_form(Page, dict(request.query_params)), "a consent")
 
     @router.post("", openapi_extra={"requestBody": _form(ConsentRequest, "recording")})
     async def create_consent(request: HttpRequest) -> Body:
@@ -120,17 +115,6 @@ def consents_router(door: Door) -> APIRouter:
         return {"id": consent, "object": "audio.voice_consent", "deleted": True}
 
     return router
-
-
-def page(consents: Sequence[Consent], asked: Page) -> Body:
-    """Those after the one that is named `after`, in the order of the list."""
-    places = {consent.id: place for place, consent in enumerate(consents)}
-    if asked.after is not None and asked.after not in places:
-        raise RequestError(f"`after` is {shown(asked.after)}; expected the id of a consent in the list", param="after")
-    first = places[asked.after] + 1 if asked.after is not None else 0
-    data = [consent_body(consent) for consent in consents[first : first + asked.limit]]
-    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {"first_id": None, "last_id": None}
-    return {"object": "list", "data": data, **ends, "has_more": first + asked.limit < len(consents)}
 
 
 def voice_body(voice: ClonedVoice) -> Body:

@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 from google.protobuf import duration_pb2
 
 from omni.v1 import content_pb2, converse_pb2
-from omni_server.door import Door
-from omni_server.errors import OutOfOrder, RequestError
-from omni_server.instruction import check_model
-from omni_server.listening import TurnSettings
-from omni_server.live_audio import HIGHEST_RATE, OPUS_RATES, FrameReader, check_rate, open_reader
-from omni_server.rpc.reading import (
-    ENCODINGS,
-    SoundFormat,
-    read_format,
-    read_media,
-    read_messages,
-    read_modalities,
-    read_sampling,
-)
+from omni_server.errors import OutOfOrder
+from omni_server.packets import ReadFrame
+from omni_server.rpc.live_config import LiveConfig
+from omni_server.rpc.reading import SoundFormat, read_media
 from omni_server.rpc.writing import (
-    MODALITIES,
+    EventWriter,
     Fields,
-    SoundWriter,
+    call_message,
     duration,
     heavy,
-    plain_event,
     problem_of,
     timing_message,
     usage_message,
 )
 from omni_server.session import Session
+from omni_server.tasks import side_by_side
 from omni_server.turns import (
     AnswerBegun,
     CallMade,
@@ -49,7 +38,6 @@ from omni_server.turns import (
     ResponsePart,
     ResponseStarted,
     SessionEvent,
-    SessionSettings,
     SpeechStarted,
     SpeechStopped,
     Transcript,
@@ -58,7 +46,6 @@ from omni_server.turns import (
     TurnCommitted,
     TurnComplete,
 )
-from omni_server.types import AudioDelta, Modality
 
 ROLES = {"user": content_pb2.ROLE_USER, "assistant": content_pb2.ROLE_ASSISTANT}
 STATUSES = {
@@ -68,119 +55,21 @@ STATUSES = {
     Ending.CANCELLED: converse_pb2.RESPONSE_STATUS_CANCELLED,
     Ending.FAILED: converse_pb2.RESPONSE_STATUS_FAILED,
 }
-LIVE = ("pcm16", "opus_packets")
-DEFAULT_INPUT_RATE = 16_000
-LONGEST_MS = 10_000
 
 
-@dataclass(slots=True)
-class LiveConfig:
-    """What holds in one call, and the message that says so."""
-
-    settings: SessionSettings
-    reader: FrameReader
-    format: SoundFormat
-    effective: converse_pb2.ConverseConfig = field(default_factory=converse_pb2.ConverseConfig)
-
-
-def read_config(config: converse_pb2.ConverseConfig, door: Door) -> LiveConfig:
-    if config.model:
-        check_model(door, config.model)
-    modalities = read_modalities(config.modalities) or frozenset({Modality.TEXT, Modality.AUDIO})
-    settings = SessionSettings(
-        modalities=modalities | {Modality.TEXT},
-        instructions=config.instructions,
-        history=read_messages(config.history, "history"),
-        voice=config.voice or next(iter(door.pipeline.checkpoint.voices), None),
-        sampling=read_sampling(config.sampling),
-        turns=read_turns(config.turn_detection, door),
-        transcribes=config.input_transcription,
-    )
-    format = read_format(config.output_audio, door, "output_audio")
-    if format.encoding not in LIVE:
-        raise RequestError("`output_audio.encoding` is a file; expected PCM_S16LE or OPUS", param="output_audio.encoding")
-    live = LiveConfig(settings, read_reader(config.input_audio, "input_audio"), format)
-    live.effective.CopyFrom(effective_config(config, live, door))
-    return live
-
-
-def read_turns(asked: converse_pb2.TurnDetection, door: Door) -> TurnSettings:
-    given = {
-        name: getattr(asked, name) for name in ("threshold", "prefix_padding_ms", "silence_duration_ms") if asked.HasField(name)
-    }
-    limits = {"threshold": (1e-3, 0.999), "prefix_padding_ms": (0, LONGEST_MS), "silence_duration_ms": (32, LONGEST_MS)}
-    for name, value in given.items():
-        least, most = limits[name]
-        if not least <= value <= most:
-            at = f"turn_detection.{name}"
-            raise RequestError(f"`{at}` is `{value}`; expected {least:g} to {most:g}", param=at)
-    return TurnSettings(
-        automatic=asked.type != converse_pb2.TURN_DETECTION_TYPE_NONE,
-        interrupts=asked.interrupt_response if asked.HasField("interrupt_response") else True,
-        longest_seconds=min(door.settings.max_turn_seconds, door.settings.max_audio_seconds),
-        **given,
-    )
-
-
-def read_reader(asked: content_pb2.AudioFormat, param: str) -> FrameReader:
-    encoding = ENCODINGS.get(asked.encoding)
-    if encoding not in LIVE:
-        at = f"{param}.encoding"
-        raise RequestError(f"`{at}` is `{asked.encoding}`; expected PCM_S16LE or OPUS for live sound", param=at)
-    rate = check_rate(asked.sample_rate_hertz or DEFAULT_INPUT_RATE, f"{param}.sample_rate_hertz")
-    if encoding == "opus_packets" and rate not in OPUS_RATES:
-        rates = ", ".join(str(known) for known in OPUS_RATES)
-        at = f"{param}.sample_rate_hertz"
-        raise RequestError(f"`{at}` is `{rate}`; expected one of {rates} with Opus", param=at)
-    return open_reader(encoding, rate)
-
-
-def effective_config(asked: converse_pb2.ConverseConfig, live: LiveConfig, door: Door) -> converse_pb2.ConverseConfig:
-    """The client's own words with everything filled in, without the history."""
-    config = converse_pb2.ConverseConfig()
-    config.CopyFrom(asked)
-    del config.history[:]
-    turns, settings = live.settings.turns, live.settings
-    config.model, config.voice = door.model, settings.voice or ""
-    config.modalities[:] = sorted(MODALITIES[modality] for modality in settings.modalities)
-    config.input_audio.encoding = config.input_audio.encoding or content_pb2.AUDIO_ENCODING_PCM_S16LE
-    opus = config.input_audio.encoding == content_pb2.AUDIO_ENCODING_OPUS
-    config.input_audio.sample_rate_hertz = HIGHEST_RATE if opus else live.reader.sample_rate
-    config.output_audio.encoding = config.output_audio.encoding or content_pb2.AUDIO_ENCODING_PCM_S16LE
-    config.output_audio.sample_rate_hertz = live.format.sample_rate
-    automatic, by_hand = converse_pb2.TURN_DETECTION_TYPE_SERVER_VAD, converse_pb2.TURN_DETECTION_TYPE_NONE
-    detection = converse_pb2.TurnDetection(
-        type=automatic if turns.automatic else by_hand,
-        threshold=turns.threshold,
-        prefix_padding_ms=turns.prefix_padding_ms,
-        silence_duration_ms=turns.silence_duration_ms,
-        interrupt_response=turns.interrupts,
-    )
-    config.turn_detection.CopyFrom(detection)
-    return config
-
-
-async def converse(session: Session, live: LiveConfig, context: Any) -> None:
-    """Carries both directions until everything is over. What is wrong with a message ends the call with its error."""
+async def converse(session: Session, live: LiveConfig, context: Any, read: ReadFrame) -> None:
+    """Carries both directions until everything is over. What is wrong with a message ends the call with its error. `read` makes
+    samples of a frame."""
     writer = LiveWriter(live.format)
     ready = converse_pb2.Ready(session_id=session.id, config=live.effective)
     await context.write(writer.message({"ready": ready}))
 
     async def listen() -> None:
         while (message := await context.read()) is not grpc.aio.EOF:
-            await take(message, session)
+            await take(message, session, read)
         session.finish()
 
-    listening = asyncio.create_task(listen())
-    speaking = asyncio.create_task(speak(session, writer, context))
-    try:
-        done, _ = await asyncio.wait((listening, speaking), return_when=asyncio.FIRST_EXCEPTION)
-        for task in done:
-            task.result()
-    finally:
-        for task in (listening, speaking):
-            task.cancel()
-        await asyncio.gather(listening, speaking, return_exceptions=True)
+    await side_by_side(listen(), speak(session, writer, context), until=asyncio.FIRST_EXCEPTION)
 
 
 async def speak(session: Session, writer: LiveWriter, context: Any) -> None:
@@ -190,10 +79,10 @@ async def speak(session: Session, writer: LiveWriter, context: Any) -> None:
             await context.write(message)
 
 
-async def take(message: converse_pb2.ConverseRequest, session: Session) -> None:
+async def take(message: converse_pb2.ConverseRequest, session: Session, read: ReadFrame) -> None:
     match message.WhichOneof("message"):
         case "audio":
-            await session.hear(message.audio.audio, message.audio.sequence)
+            await session.hear(await read(message.audio.audio), message.audio.sequence)
         case "text":
             await session.say(message.text)
         case "image":
@@ -206,6 +95,8 @@ async def take(message: converse_pb2.ConverseRequest, session: Session) -> None:
             session.truncate(message.truncate.response_id, seconds_of(message.truncate.heard))
         case "playback":
             session.played(message.playback.response_id, seconds_of(message.playback.heard))
+        case "tool_result":
+            await session.hand_back(message.tool_result.call_id, message.tool_result.output)
         case "config":
             raise OutOfOrder("`config` came a second time; expected it once, first", param="config")
         case _:
@@ -222,7 +113,7 @@ class LiveWriter:
     def __init__(self, format: SoundFormat) -> None:
         self.format = format
         self._sequence = 0
-        self._sound = SoundWriter(format)
+        self._reply = EventWriter(format)
 
     def message(self, fields: Fields) -> converse_pb2.ConverseResponse:
         self._sequence += 1
@@ -233,18 +124,18 @@ class LiveWriter:
 
     def _written(self, event: SessionEvent) -> Iterable[Fields]:
         match event:
-            case ResponsePart(event=AudioDelta() as delta):
-                return self._sound.feed(delta)
             case ResponsePart(event=part):
-                return [plain_event(part)]
+                return self._reply.feed(part)
+            case CallMade(index=index, call_id=call_id, name=name, arguments=arguments):
+                return [{"tool_called": call_message(index, name, arguments, call_id)}]
             case ResponseStarted(response_id=id, turn_id=turn):
-                self._sound = SoundWriter(self.format)
+                self._reply = EventWriter(self.format)
                 return [{"response_started": converse_pb2.ResponseStarted(response_id=id, turn_id=turn)}]
             case ResponseDone(ending=ending):
                 broken_off = ending in (Ending.INTERRUPTED, Ending.CANCELLED)
-                rest = [] if broken_off else self._sound.finish()
+                rest = [] if broken_off else self._reply.finish()
                 return [*rest, {"response_done": done_message(event)}]
-            case AnswerBegun() | CallMade() | ItemPlaced() | ItemDropped():
+            case AnswerBegun() | ItemPlaced() | ItemDropped():
                 return []  # of what a client of this wire cannot ask for, or is told in other ways
             case _:
                 return [small_message(event)]

@@ -17,6 +17,7 @@ from omni_server.instruction import check_model, instruction
 from omni_server.live_audio import Encoding, output_rate
 from omni_server.types import (
     AudioPart,
+    Calling,
     DecodeOptions,
     ImagePart,
     MediaSource,
@@ -64,6 +65,7 @@ SAMPLING_LIMITS = (
     ("presence_penalty", -2.0, 2.0),
     ("frequency_penalty", -2.0, 2.0),
 )
+USES = content_pb2.ToolUse.values()
 MOST_STOPS = 4
 RATIO = re.compile(r"[1-9]\d{0,3}:[1-9]\d{0,3}")
 MOST_STEPS, MOST_PREVIEWS = 200, 3
@@ -81,13 +83,15 @@ def read_generate(asked: omni_service_pb2.GenerateRequest, door: Door) -> tuple[
     _check_model(door, asked.model)
     if not asked.messages:
         raise RequestError("`messages` is empty; expected at least one message", param="messages")
+    tools, calling = read_tools(asked.tools, asked.tool_choice)
     request = Request(
         request_id=f"generate-{uuid.uuid4().hex}",
         messages=read_messages(asked.messages, "messages"),
         modalities=read_modalities(asked.modalities) | {Modality.TEXT},
         sampling=read_sampling(asked.sampling),
         decode=replace(read_drawing(asked.drawing), voice=asked.voice or None, seed=_seed(asked.sampling)),
-        tools=tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(asked.tools)),
+        tools=tools,
+        calling=calling,
         thinking=read_thinking(asked.thinking),
     )
     return request, read_format(asked.audio, door, "audio")
@@ -137,6 +141,22 @@ def _message(message: content_pb2.Message, at: str) -> Message:
         for place, call in enumerate(message.tool_calls)
     )
     return Message(role, parts, message.reasoning or None, calls, message.tool or None)
+
+
+def read_tools(tools: Sequence[content_pb2.Tool], choice: content_pb2.ToolChoice) -> tuple[tuple[dict[str, Any], ...], Calling]:
+    """Those that the model is told of, and whether and how it calls them."""
+    offered = tuple(_tool(tool, f"tools[{place}]") for place, tool in enumerate(tools))
+    if choice.use not in USES:
+        told = f"`tool_choice.use` is `{choice.use}`; expected auto, none or required"
+        raise RequestError(told, param="tool_choice.use")
+    required = choice.use == content_pb2.TOOL_USE_REQUIRED
+    names = [tool.name for tool in tools]
+    if choice.name and (not required or choice.name not in names):
+        expected = ", ".join(map(shown, names)) or "none, for there are no `tools`"
+        told = f"`tool_choice.name` is {shown(choice.name)}; expected it with required, and one of the `tools`: {expected}"
+        raise RequestError(told, param="tool_choice.name")
+    calling = Calling(required, choice.name or None, several=not choice.one_call and not choice.name)
+    return () if choice.use == content_pb2.TOOL_USE_NONE else offered, calling
 
 
 def _tool(tool: content_pb2.Tool, at: str) -> dict[str, Any]:

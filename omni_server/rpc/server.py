@@ -70,6 +70,7 @@ class RpcServer:
         await self._server.stop(seconds)
         if self._service.calls:  # cancelled by now; what they stand on must outlive their clean-up
             await asyncio.wait(self._service.calls)
+        self._door.packets.close()
 
 
 def options_of(settings: Settings) -> list[tuple[str, Any]]:

@@ -15,7 +15,8 @@ from omni_server.door import Door
 from omni_server.errors import DecodeFailed, OmniError, OutOfOrder, RequestError
 from omni_server.instruction import check_model
 from omni_server.rpc.calls import answered
-from omni_server.rpc.converse import converse, read_config
+from omni_server.rpc.converse import converse
+from omni_server.rpc.live_config import read_config
 from omni_server.rpc.reading import read_generate, read_synthesize
 from omni_server.rpc.transcribe import transcribe
 from omni_server.rpc.writing import MODALITIES, EventWriter, Fields, heavy
@@ -43,9 +44,12 @@ class OmniService(omni_service_pb2_grpc.OmniServiceServicer):
         if first is grpc.aio.EOF or first.WhichOneof("message") != "config":
             raise RequestError("the first message is not `config`; expected it first, and once", param="config")
         live = read_config(first.config, self._door)
-        async with Session(self._door, self._ears, live.settings, live.reader) as session:
+        async with (
+            Session(self._door, self._ears, live.settings, live.reader) as session,
+            self._door.packets.reading(opus=live.opus) as read,
+        ):
             with self._door.pipeline.drain.told(session.go_away):
-                await converse(session, live, context)
+                await converse(session, live, context, read)
 
     @answered
     async def Transcribe(self, requests: Any, context: Any) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 
 from omni.v1 import content_pb2, converse_pb2, omni_service_pb2
@@ -11,7 +12,8 @@ from omni_server.door import Door
 from omni_server.errors import MediaTooLarge, RequestError
 from omni_server.instruction import check_model
 from omni_server.listening import Listener, VoiceBegan, VoiceEnded
-from omni_server.rpc.converse import read_reader, read_turns
+from omni_server.packets import ReadFrame
+from omni_server.rpc.live_config import is_opus, read_reader, read_turns
 from omni_server.rpc.reading import read_sampling
 from omni_server.rpc.writing import Fields, duration, usage_message
 from omni_server.scribe import LIKELIEST, Scribe
@@ -35,6 +37,23 @@ async def transcribe(
     config: omni_service_pb2.TranscribeConfig, audio: AsyncIterator[bytes], door: Door, ears: Ears, send: Send
 ) -> None:
     scribe = read_scribe(config, door)
+    async with door.packets.reading(opus=is_opus(config.audio)) as read, aclosing(_each(audio, read)) as sound:
+        await _transcribe(config, sound, door, ears, scribe, send)
+
+
+async def _each(audio: AsyncIterator[bytes], read: ReadFrame) -> AsyncGenerator[bytes, None]:
+    async for frame in audio:
+        yield await read(frame)
+
+
+async def _transcribe(
+    config: omni_service_pb2.TranscribeConfig,
+    audio: AsyncIterator[bytes],
+    door: Door,
+    ears: Ears,
+    scribe: Scribe,
+    send: Send,
+) -> None:
     if config.HasField("turn_detection"):
         seconds, usage = await by_utterance(config, audio, door, ears, scribe, send)
     else:
@@ -118,7 +137,7 @@ async def by_utterance(
             await take(heard)
         return listener.seconds, total
     finally:
-        await ears.lane.run(ears.close, activity)
+        ears.close(activity)
 
 
 def utterance(index: int, text: str, final: bool, start: float, end: float) -> omni_service_pb2.Utterance:

@@ -38,7 +38,11 @@ MODALITIES = {
     Modality.IMAGE: content_pb2.MODALITY_IMAGE,
     Modality.AUDIO: content_pb2.MODALITY_AUDIO,
 }
-FINISH_REASONS = {"stop": events_pb2.FINISH_REASON_STOP, "length": events_pb2.FINISH_REASON_LENGTH}
+FINISH_REASONS = {
+    "stop": events_pb2.FINISH_REASON_STOP,
+    "length": events_pb2.FINISH_REASON_LENGTH,
+    "tool_calls": events_pb2.FINISH_REASON_TOOL_CALLS,
+}
 MOMENTS = ("prompt", "first_token", "first_audio", "first_image", "total")
 
 Fields = dict[str, Any]  # one entry: the name of a oneof's field, and its message
@@ -46,7 +50,7 @@ Fields = dict[str, Any]  # one entry: the name of a oneof's field, and its messa
 
 def heavy(event: object, format: SoundFormat) -> bool:
     """Whether writing it takes milliseconds, too long for the event loop: a PNG does, and sound that is compressed."""
-    return isinstance(event, ImageReady) or (format.encoding != "pcm16" and isinstance(event, AudioDelta | Done))
+    return isinstance(event, ImageReady | ImagePreview) or (format.encoding != "pcm16" and isinstance(event, AudioDelta | Done))
 
 
 def duration(seconds: float) -> duration_pb2.Duration:
@@ -67,12 +71,16 @@ class EventWriter:
         """Raises the error of a reply that failed."""
         return [fields for released in self._line.feed(event) for fields in self._written(released)]
 
+    def finish(self) -> list[Fields]:
+        """The rest of the sound; of a reply that ends with `Done` it stands before that."""
+        return self._sound.finish()
+
     def _written(self, event: Event) -> list[Fields]:
         match event:
             case AudioDelta():
                 return self._sound.feed(event)
             case Done():
-                return [*self._sound.finish(), {"done": done_message(event)}]
+                return [*self.finish(), {"done": done_message(event)}]
             case Failed(error=error):
                 raise error
             case ImageProgress(index=index, step=step, steps=steps):
@@ -135,8 +143,7 @@ def plain_event(event: Event) -> Fields:
         case Heard(text=text):
             return {"heard": events_pb2.Heard(text=text)}
         case ToolCalled(index=index, name=name, arguments=arguments):
-            call = content_pb2.ToolCall(name=name, arguments=arguments)
-            return {"tool_called": events_pb2.ToolCalled(index=index, call=call)}
+            return {"tool_called": call_message(index, name, arguments)}
         case ImageReady(index=index, image=image):
             size = {"width": image.width, "height": image.height}
             return {"image_ready": events_pb2.ImageReady(index=index, image=png_of(image), **size)}
@@ -144,6 +151,11 @@ def plain_event(event: Event) -> Fields:
             return {"span_closed": events_pb2.SpanClosed(index=index, problem=problem_of(error) if error else None)}
         case _:
             raise TypeError(f"`{type(event).__name__}` has no message of its own")
+
+
+def call_message(index: int, name: str, arguments: str, call_id: str = "") -> events_pb2.ToolCalled:
+    call = content_pb2.ToolCall(name=name, arguments=arguments)
+    return events_pb2.ToolCalled(index=index, call=call, call_id=call_id)
 
 
 def png_of(image: PIL.Image.Image) -> bytes:

@@ -112,7 +112,12 @@ async def test_what_goes_up(kind: str) -> None:
         "voice": "heart", "system": "Be kind.", "modalities": ["text", "audio"], "temperature": 0.0, "seed": 3, "stop": "x",
         "max_tokens": 9, "sample_rate": 8000, "output_sample_rate": 16_000, "turns": "client", "silence_duration_ms": 300,
         "interrupt_response": False, "captions": True, "model": "m",
-        "history": [Message("user", ["look", PNG]), Reply("A fox.")],
+        "history": [
+            Message("user", ["look", PNG]), Reply("A fox.", tool_calls=(ToolCalled(0, "c1", "look", "{}"),)),
+            {"role": "tool", "tool_call_id": "c1", "content": "a cat"},
+        ],
+        "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
+        "tool_choice": "none", "reasoning_effort": "none", "ratio": "4:3", "previews": 2,
     }  # fmt: skip
     async with service(script) as (scripted, target), BothCalls(kind, target, **wishes) as call:
         assert call.call.ready == Ready("session-1", "m", "heart", ("text", "audio"), 8000, 16_000)
@@ -120,6 +125,7 @@ async def test_what_goes_up(kind: str) -> None:
         await call.do("send", b"\0")
         await call.do("send_text", "hello")
         await call.do("send_picture", PNG)
+        await call.do("send_tool_result", "c2", "a dog")
         await call.do("end_turn")
         await call.do("interrupt")
         await call.do("truncate", "r1", 1.25)
@@ -143,15 +149,23 @@ async def test_what_goes_up(kind: str) -> None:
         type=converse_pb2.TURN_DETECTION_TYPE_NONE, silence_duration_ms=300, interrupt_response=False
     )
     assert config.input_transcription
-    assert [message.role for message in config.history] == [content_pb2.ROLE_USER, content_pb2.ROLE_ASSISTANT]
+    roles = [content_pb2.ROLE_USER, content_pb2.ROLE_ASSISTANT, content_pb2.ROLE_TOOL]
+    assert [message.role for message in config.history] == roles
+    assert [*config.history[1].tool_calls] == [content_pb2.ToolCall(name="look", arguments="{}")]
+    assert config.history[2].tool == "look"  # this wire tells a tool's answer by the tool's name
+    assert [*config.tools] == [content_pb2.Tool(name="look", parameters='{"type": "object"}')]
+    assert config.tool_choice == content_pb2.ToolChoice(use=content_pb2.TOOL_USE_NONE)
+    assert config.thinking == content_pb2.Thinking(enabled=False)
+    assert config.drawing == content_pb2.Drawing(ratio="4:3", previews=2)
     assert config.history[0].parts[1].image.url.startswith("data:image/png;base64,")
     sent = scripted.received[1:]
     assert [message.WhichOneof("message") for message in sent] == [
-        "audio", "audio", "text", "image", "end_turn", "cancel", "truncate", "playback"
+        "audio", "audio", "text", "image", "tool_result", "end_turn", "cancel", "truncate", "playback"
     ]  # fmt: skip
     assert [(m.audio.audio, m.audio.sequence) for m in sent[:2]] == [(b"\1\0", 1), (b"\2\0", 2)]
     assert sent[3].image.data == PNG
-    assert sent[6].truncate == converse_pb2.Truncate(response_id="r1", heard=seconds(1.25))
+    assert sent[4].tool_result == converse_pb2.ToolResult(call_id="c2", output="a dog")
+    assert sent[7].truncate == converse_pb2.Truncate(response_id="r1", heard=seconds(1.25))
 
 
 DOWN: list[tuple[dict[str, Any], Any]] = [
@@ -170,8 +184,12 @@ DOWN: list[tuple[dict[str, Any], Any]] = [
     ({"heard": events_pb2.Heard(text="a cat?")}, Heard("a cat?")),
     ({"reasoning_delta": events_pb2.ReasoningDelta(text="hm")}, ReasoningDelta("hm")),
     (
-        {"tool_called": events_pb2.ToolCalled(index=0, call=content_pb2.ToolCall(name="look", arguments="{}"))},
-        ToolCalled(0, "look", "look", "{}"),
+        {
+            "tool_called": events_pb2.ToolCalled(
+                index=0, call=content_pb2.ToolCall(name="look", arguments="{}"), call_id="c1"
+            )
+        },
+        ToolCalled(0, "c1", "look", "{}"),
     ),
     ({"span_closed": events_pb2.SpanClosed(index=0)}, SpanClosed(0)),
     (

@@ -163,7 +163,7 @@ async def test_transcription(kind: str) -> None:
         assert form == {
             "model": b"m", "response_format": b"verbose_json", "language": b"en", "temperature": b"0.5", "file": wav
         }  # fmt: skip
-        assert parts[-1].get_filename() == "recording.wav"
+        assert parts[-1].get_filename() == "file.wav"
 
 
 @KINDS

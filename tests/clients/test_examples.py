@@ -20,11 +20,20 @@ FILES = {
     "call.py": ("answer.wav",),
     "draw.py": ("fox.png", "fox.wav"),
     "many.py": ("fox.png", "banana.png"),
+    "redraw.py": ("flat.png", "varied-1.png", "varied-2.png"),
     "see_and_hear.py": (),
     "stream.py": ("reply.wav",),
     "turns.py": ("turns.png",),
+    "voices.py": (),
 }
-WORDS = {"draw.py": "with the seed 1", "stream.py": "done: stop", "see_and_hear.py": "a waveform:", "turns.py": "audio.voice"}
+WORDS = {
+    "draw.py": "with the seed 1",
+    "redraw.py": "in English:",
+    "see_and_hear.py": "a waveform:",
+    "stream.py": "done: stop",
+    "turns.py": "audio.voice",
+    "voices.py": "no voice was made: ",
+}
 
 
 def test_all_are_here() -> None:

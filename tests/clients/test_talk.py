@@ -75,6 +75,14 @@ async def test_a_recording_in_and_out(tmp_path: Path) -> None:
     assert b"".join(message.audio.audio for message in scripted.received[1:]) == QUESTION.pcm
 
 
+async def test_a_long_recording_says_how_long_it_takes(tmp_path: Path) -> None:
+    """Catches somebody who waits and does not know what for: a recording is not sent faster than it is spoken."""
+    Audio.from_pcm(bytes(2 * 16_000 * 21 // 10), 16_000).save(tmp_path / "long.wav")
+    async with service(answer) as (_, target):
+        ran = await run(*talk(target, "long.wav"), url=URL, folder=tmp_path)
+    assert ran.out.splitlines()[0] == "[long.wav: 2.1 s, sent as fast as it is spoken]"
+
+
 async def test_an_answer_that_fails(tmp_path: Path) -> None:
     """Catches a script that takes a failed answer for a good one, and sound that is thrown away because of a later fault."""
 

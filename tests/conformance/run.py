@@ -16,7 +16,7 @@ import tempfile
 import venv
 import wave
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ import soundfile
 import soxr
 
 from tests.conformance.secure import secured
+from tests.profiles.folders import KEYED, calling_folder
 from tests.rpc.test_server import certificate
 
 ROOT = Path(__file__).parent.parent.parent
@@ -33,6 +34,7 @@ DOCUMENT = ROOT / "docs" / "conformance.md"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "omni-server" / "conformance"
 EXAMPLES = ROOT / "clients" / "examples" / "media"
 MODEL = "omni-tiny"
+TOOLS_MODEL = "calls"  # the embedded checkpoint has not learned to call tools, so random weights stand for one that has
 SECONDS = 3600
 
 
@@ -68,12 +70,16 @@ class Result:
 def main(names: list[str]) -> int:
     wanted = [client for client in CLIENTS if not names or client.name in names]
     commands = {client.name: command_of(client) for client in wanted}
-    with tempfile.TemporaryDirectory() as folder, serving() as url:
-        media = Path(folder)
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as other, ExitStack() as servers:
+        media, calls = Path(folder), Path(other) / TOOLS_MODEL
+        calling_folder(calls, KEYED)
+        url = servers.enter_context(serving())
+        tools = servers.enter_context(serving("--checkpoint", str(calls), "--threads", "1"))
         write_media(media)
         cert, key = certificate(media)
         with secured(int(url.split(":")[2].split("/")[0]), cert, key) as port:
-            told = {"OMNI_BASE_URL": url, "OMNI_TLS_URL": f"https://localhost:{port}/v1", "NODE_EXTRA_CA_CERTS": str(cert)}
+            told = {"OMNI_BASE_URL": url, "OMNI_TOOLS_URL": tools, "OMNI_TOOLS_MODEL": TOOLS_MODEL}
+            told |= {"OMNI_TLS_URL": f"https://localhost:{port}/v1", "NODE_EXTRA_CA_CERTS": str(cert)}
             around = {**environment(), **told, "OMNI_MODEL": MODEL, "OMNI_MEDIA": folder}
             results = {name: driven(name, command, around) for name, command in commands.items()}
     failed = [(name, result) for name, all in results.items() for result in all if result.outcome == "fails"]
@@ -103,9 +109,9 @@ def command_of(client: Client) -> list[str]:
 
 
 @contextmanager
-def serving() -> Iterator[str]:
+def serving(*flags: str) -> Iterator[str]:
     """The server in a process of its own, on a free port."""
-    command = [sys.executable, "-m", "omni_server", "serve", "--port", "0", "--grpc-port", "0"]
+    command = [sys.executable, "-m", "omni_server", "serve", "--port", "0", "--grpc-port", "0", *flags]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     assert server.stdout is not None
     try:
@@ -157,7 +163,8 @@ def document(results: dict[str, list[Result]]) -> str:
         "# Stock clients",
         "",
         "Written by `make conformance`, which drives a server on the embedded checkpoint with each client as its registry has",
-        "it, in an environment of its own; nothing here is written by hand. What a row asks: `tests/conformance/clients/`.",
+        "it, in an environment of its own; nothing here is written by hand. What a row asks: `tests/conformance/clients/`. The",
+        "rows of tools ask a second server, of random weights that speak the dialect, for the embedded checkpoint calls none.",
         "",
         "| | " + " | ".join(results) + " |",
         "|---" * (len(results) + 1) + "|",

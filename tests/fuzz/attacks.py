@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import json
 import random
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
 import h11
 import httpx
 import websockets
+from google.rpc import error_details_pb2
+from grpc_status.rpc_status import aio as status_of_call
 
 from omni.v1 import converse_pb2, omni_service_pb2, omni_service_pb2_grpc
+from tests.fuzz.deep_live import DeepRpc, DeepSocket, heard
+from tests.fuzz.deep_rest import DeepRest
+from tests.fuzz.near import UNREAD, UNREADABLE
 from tests.fuzz.shapes import Shapes, broken, encoded, filled, likely_body, medium, text, value
 
 # A request takes as long as its media take to decode, on a machine that is busy with being attacked.
@@ -48,8 +53,9 @@ EVENTS = (
 class RestAttack:
     """`document` is the server's own /openapi.json."""
 
-    def __init__(self, client: httpx.AsyncClient, document: dict[str, Any]) -> None:
+    def __init__(self, client: httpx.AsyncClient, document: dict[str, Any], model: str, voice: str) -> None:
         self._client = client
+        self._deep = DeepRest(client, model, voice, self.borne)
         self._shapes = Shapes(document)
         self._json: list[tuple[str, dict[str, Any]]] = []
         self._forms: list[tuple[str, dict[str, Any]]] = []
@@ -59,7 +65,8 @@ class RestAttack:
         self.paths = [*document["paths"]]
 
     async def __call__(self, chance: random.Random) -> str:
-        kind = chance.choices((self.body, self.form, self.head, self.raw, self.leaver), (60, 20, 10, 6, 4))[0]
+        kinds = (self._deep, self.body, self.form, self.head, self.raw, self.leaver)
+        kind: Callable[[random.Random], Awaitable[str]] = chance.choices(kinds, (50, 25, 10, 8, 4, 3))[0]
         return await asyncio.wait_for(kind(chance), SECONDS)
 
     async def body(self, chance: random.Random) -> str:
@@ -138,7 +145,18 @@ class RestAttack:
         assert answer.status_code < 500 or deliberate, (
             f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text[:300]}"
         )
-        return str(answer.status_code)
+        return f"{answer.status_code}{_code(answer)}"
+
+
+def _code(answer: httpx.Response) -> str:
+    """Of our own error, and whether it was only that the body could not be read at all."""
+    if answer.status_code < 400:
+        return ""
+    try:
+        error = answer.json()["error"]
+    except (ValueError, KeyError, TypeError):
+        return " (not ours)"
+    return f" {UNREAD}" if UNREADABLE.search(str(error["message"])) else f" {error['code']}"
 
 
 def clean(told: str) -> str:
@@ -152,34 +170,30 @@ def _header(chance: random.Random) -> bytes:
 
 
 class SocketAttack:
-    def __init__(self, url: str) -> None:
-        self._url = url.replace("http", "ws", 1) + "/v1/realtime"
+    def __init__(self, url: str, model: str, voice: str) -> None:
+        self._url = url.replace("http", "ws", 1)
+        self._deep = DeepSocket(url, model, voice)
 
     async def __call__(self, chance: random.Random) -> str:
-        return await asyncio.wait_for(self.talk(chance), SECONDS)
+        return await asyncio.wait_for((self._deep if chance.random() < 0.6 else self.talk)(chance), SECONDS)
 
     async def talk(self, chance: random.Random) -> str:
+        path = chance.choice(("/v1/realtime", "/v1/realtime", "/v1/live/sessions"))
         query = chance.choice(("", "", "?model=omni-scripted", "?model=", "?model=%00", "?" + "a" * 2000))
         try:
-            async with websockets.connect(self._url + query, max_size=None, open_timeout=SECONDS) as socket:
+            async with websockets.connect(self._url + path + query, max_size=None, open_timeout=SECONDS) as socket:
                 for _ in range(chance.randrange(1, 6)):
                     await socket.send(self.message(chance))
                 if chance.random() < 0.2:
                     socket.transport.abort()
                     return "left"
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(0.05 + chance.random() * 0.1):
-                        while True:
-                            event = json.loads(await socket.recv())
-                            fault = event["type"] == "error" and event["error"].get("type") == "server_error"
-                            assert not fault, f"a message was answered by {event}"
+                return await heard(socket)
         except websockets.InvalidStatus as refused:
             assert refused.response.status_code < 500, refused.response
             return str(refused.response.status_code)
         except websockets.ConnectionClosed as closed:
             assert closed.rcvd is None or closed.rcvd.code != 1011, closed
             return "closed"
-        return "talked"
 
     def message(self, chance: random.Random) -> str | bytes:
         event: dict[str, Any] = {"type": chance.choice(EVENTS)}
@@ -197,12 +211,14 @@ class SocketAttack:
 
 
 class RpcAttack:
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, voice: str) -> None:
         self._channel = channel
+        self._deep = DeepRpc(channel, voice, self.borne)
         self._stub = omni_service_pb2_grpc.OmniServiceStub(channel)  # type: ignore[no-untyped-call]
 
     async def __call__(self, chance: random.Random) -> str:
-        kind = chance.choices((self.unary, self.streamed, self.bytes), (5, 4, 2))[0]
+        kinds = (self._deep, self.unary, self.streamed, self.bytes)
+        kind: Callable[[random.Random], Awaitable[str]] = chance.choices(kinds, (50, 22, 18, 10))[0]
         return await asyncio.wait_for(kind(chance), SECONDS)
 
     async def unary(self, chance: random.Random) -> str:
@@ -255,4 +271,19 @@ class RpcAttack:
             return "refused midway"
         assert code not in FAULTS, f"{name}: {code.name} {told}"
         assert code is not grpc.StatusCode.DEADLINE_EXCEEDED, f"{name} hung"
-        return str(code.name)
+        return str(code.name) if code is grpc.StatusCode.OK else f"{code.name} {await _reason(call, told)}"
+
+
+async def _reason(call: Any, told: str) -> str:
+    """Of our own error, by its code."""
+    if UNREADABLE.search(told):
+        return UNREAD
+    try:
+        status = await status_of_call.from_call(call)
+    except ValueError:
+        status = None
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info):
+            return str(info.reason.lower())
+    return "(not ours)"

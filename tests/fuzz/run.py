@@ -1,6 +1,7 @@
 """Attacks a server on every wire beside good traffic, and measures whether anybody noticed.
 
-python -m tests.fuzz.run --requests 10000             # a server of its own, over a scripted model
+python -m tests.fuzz.run --requests 10000             # a server of its own, with the checkpoint inside and a real engine
+python -m tests.fuzz.run --requests 10000 --scripted  # over a scripted model, which also makes voices of recordings
 python -m tests.fuzz.run --rest URL --grpc HOST:PORT  # one that is there
 """
 
@@ -8,9 +9,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
+import math
 import os
 import random
+import re
+import socket
 import sys
 import time
 from collections import Counter
@@ -22,13 +27,15 @@ from typing import Any
 
 import grpc
 import httpx
-import websockets
 
-from omni.v1 import content_pb2, omni_service_pb2, omni_service_pb2_grpc
 from tests.fuzz.attacks import SECONDS, RestAttack, RpcAttack, SocketAttack
-from tests.rest.scripts import png_url, wav_base64
+from tests.fuzz.friends import good_call, good_chat, good_converse, good_session, good_talk
+from tests.fuzz.near import UNREAD, good_files, packets
+from tests.hostile import corpus
 
 AT_ONCE = 8
+START_SECONDS = 600.0
+OWN = re.compile(r"^(4\d\d|error|[A-Z_]+) [a-z_]+$")  # a name that an attack gives to an error of ours
 SETTLED = 0.4  # of the requests, after which memory is looked at: by then everything has been used once
 MOST_GROWTH = 0.1  # of the memory from then on; some megabytes come and go
 KINDS = ("rest", "websocket", "grpc")
@@ -55,6 +62,15 @@ class Figures:
     def told(self) -> str:
         sent = sum(sum(answers.values()) for answers in self.answers.values())
         lines = [f"{sent} malformed requests in {self.seconds:.0f} s; faults: {len(self.faults)}"]
+        known = Counter(what for answers in self.answers.values() for what in answers.elements() if OWN.search(what))
+        past = sum(known.values()) - sum(n for what, n in known.items() if UNREAD in what)
+        codes: Counter[str] = Counter()
+        for what, n in known.items():
+            codes[what.split()[-1]] += n
+        lines.append(
+            f"refused with an error of ours: {sum(known.values())}, of them {past} ({past / sent:.0%} of all) after the "
+            "message as a whole was read: " + ", ".join(f"{n} {code}" for code, n in codes.most_common())
+        )
         lines += [f"  {kind}: " + ", ".join(f"{n} {what}" for what, n in self.answers[kind].most_common()) for kind in KINDS]
         lines.append(f"{sum(self.good.values())} good requests beside them ({dict(self.good)}); harmed: {len(self.harmed)}")
         if self.memory:
@@ -71,7 +87,47 @@ class Figures:
 
 
 @asynccontextmanager
-async def server() -> AsyncIterator[Target]:
+async def real_server() -> AsyncIterator[Target]:
+    """One of our own, with the checkpoint inside and a real engine, as `omni-server serve` starts it."""
+    ports = free_ports(2)
+    limits = (
+        "--max-body-bytes",
+        "8000000",
+        "--max-media-bytes",
+        "4000000",
+        "--max-audio-seconds",
+        "30",
+        "--shutdown-seconds",
+        "5",
+    )
+    flags = ("--port", str(ports[0]), "--grpc-port", str(ports[1]), "--allow-media-urls", "--max-queue-seconds", "60", *limits)
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "clients")])}
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "omni_server", "serve", *flags, cwd=ROOT, env=environ)
+    url = f"http://127.0.0.1:{ports[0]}"
+    try:
+        async with asyncio.timeout(START_SECONDS), httpx.AsyncClient() as client:
+            while True:
+                assert process.returncode is None, "the server did not start"
+                with contextlib.suppress(httpx.TransportError):
+                    if (await client.get(f"{url}/ready")).status_code == 200:
+                        break
+                await asyncio.sleep(0.5)
+        yield Target(url, f"127.0.0.1:{ports[1]}", process.pid)
+        assert process.returncode is None, "the server died"
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+@asynccontextmanager
+async def scripted_server() -> AsyncIterator[Target]:
     """One of our own, over a scripted model."""
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "clients")])}
     pipe = asyncio.subprocess.PIPE
@@ -90,45 +146,14 @@ async def server() -> AsyncIterator[Target]:
                 process.kill()
 
 
-async def good_chat(client: httpx.AsyncClient) -> None:
-    parts = [
-        {"type": "text", "text": "hi"},
-        {"type": "image_url", "image_url": {"url": png_url()}},
-        {"type": "input_audio", "input_audio": {"data": wav_base64(), "format": "wav"}},
-    ]
-    model = (await client.get("/v1/models")).json()["data"][0]["id"]
-    answer = await client.post(
-        "/v1/chat/completions", json={"model": model, "messages": [{"role": "user", "content": parts}], "max_tokens": 20}
-    )
-    assert answer.status_code == 200 and answer.json()["choices"], answer.text[:300]
-
-
-async def good_call(channel: grpc.aio.Channel) -> None:
-    message = content_pb2.Message(role=content_pb2.ROLE_USER, parts=[content_pb2.Part(text="hi")])
-    sampling = content_pb2.Sampling(max_tokens=20)
-    stub = omni_service_pb2_grpc.OmniServiceStub(channel)  # type: ignore[no-untyped-call]
-    call = stub.Generate(omni_service_pb2.GenerateRequest(messages=[message], sampling=sampling), timeout=SECONDS)
-    events = [event async for event in call]
-    assert events[-1].HasField("done")
-
-
-async def good_talk(url: str) -> None:
-    async with asyncio.timeout(SECONDS), websockets.connect(url.replace("http", "ws", 1) + "/v1/realtime") as socket:
-        await socket.send(
-            json.dumps({"type": "response.create", "response": {"output_modalities": ["text"], "instructions": "Say hi."}})
-        )
-        while (event := json.loads(await socket.recv()))["type"] != "response.done":
-            assert event["type"] != "error", event
-        assert event["response"]["status"] in ("completed", "incomplete"), event
-
-
 def memory_of(process: int) -> float:
     """MB that are the server's own; its decoders are processes of their own, with a limit of their own."""
     (line,) = [line for line in Path(f"/proc/{process}/status").read_text().splitlines() if line.startswith("RssAnon")]
     return int(line.split()[1]) / 1024
 
 
-async def attack(target: Target, requests: int, seed: int = 0) -> Figures:
+async def attack(target: Target, requests: int, seed: int = 0, first: int = 0, seconds: float = math.inf) -> Figures:
+    corpus(), good_files(), packets()  # which take seconds to make, in which nobody would read an answer
     figures, began = Figures(), time.monotonic()
     limits = httpx.Limits(max_connections=None)
     async with (
@@ -138,24 +163,33 @@ async def attack(target: Target, requests: int, seed: int = 0) -> Figures:
         grpc.aio.insecure_channel(target.grpc, options=[("grpc.use_local_subchannel_pool", 1)]) as friendly,
     ):
         document = (await client.get("/openapi.json")).json()
+        model = (await client.get("/v1/models")).json()["data"][0]["id"]
+        voice = next(each["id"] for each in (await client.get("/v1/audio/voices")).json()["data"] if each["type"] == "built_in")
         attacks: dict[str, Callable[[random.Random], Awaitable[str]]] = {
-            "rest": RestAttack(client, document),
-            "websocket": SocketAttack(target.rest),
-            "grpc": RpcAttack(channel),
+            "rest": RestAttack(client, document, model, voice),
+            "websocket": SocketAttack(target.rest, model, voice),
+            "grpc": RpcAttack(channel, voice),
         }
         over = asyncio.Event()
         friends: dict[str, Callable[[], Awaitable[None]]] = {
             "rest": lambda: good_chat(friend),
             "grpc": lambda: good_call(friendly),
             "websocket": lambda: good_talk(target.rest),
+            "live": lambda: good_session(target.rest, model, voice),
+            "converse": lambda: good_converse(friendly),
         }
         await asyncio.gather(*(good() for good in friends.values()))
         measure(figures, target)
         watching = [asyncio.create_task(befriend(kind, good, figures, over)) for kind, good in friends.items()]
-        numbers = iter(range(requests))
+        numbers = iter(range(first, first + requests))
 
         async def work() -> None:
             for number in numbers:
+                gone = time.monotonic() - began
+                if gone > seconds:
+                    return
+                if len(figures.memory) == 1 and (number >= first + int(requests * SETTLED) or gone > seconds * SETTLED):
+                    measure(figures, target)
                 chance = random.Random(f"{seed}/{number}")
                 kind = chance.choices(KINDS, (6, 2, 3))[0]
                 try:
@@ -163,8 +197,6 @@ async def attack(target: Target, requests: int, seed: int = 0) -> Figures:
                 except Exception as fault:  # noqa: BLE001 - whatever it is, it is counted
                     figures.answers[kind]["fault"] += 1
                     figures.faults.append(f"request {number} ({kind}): {fault!r}")
-                if number == int(requests * SETTLED):
-                    measure(figures, target)
 
         await asyncio.gather(*(work() for _ in range(AT_ONCE)))
         over.set()
@@ -196,15 +228,20 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first request, where they are sent in pieces")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="after which no more are sent")
+    parser.add_argument("--scripted", action="store_true", help="over a scripted model")
     parser.add_argument("--rest", help="URL of a server that is there")
     parser.add_argument("--grpc", help="its gRPC address")
     parser.add_argument("--process", type=int, help="its process, for its memory")
     given: Any = parser.parse_args()
     if given.rest:
-        figures = await attack(Target(given.rest, given.grpc, given.process), given.requests, given.seed)
+        figures = await attack(
+            Target(given.rest, given.grpc, given.process), given.requests, given.seed, given.first, given.minutes * 60
+        )
     else:
-        async with server() as target:
-            figures = await attack(target, given.requests, given.seed)
+        async with (scripted_server if given.scripted else real_server)() as target:
+            figures = await attack(target, given.requests, given.seed, given.first, given.minutes * 60)
     print(figures.told())
     return 1 if figures.faults or figures.harmed or (figures.memory and figures.growth > MOST_GROWTH) else 0
 

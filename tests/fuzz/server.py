@@ -35,6 +35,7 @@ async def main() -> None:
     quarantine = Quarantine(SETTINGS.media_decode_seconds)
     loader = MediaLoader(SETTINGS.media_limits, UrlFetcher(SETTINGS.url_policy), quarantine)
     pipeline: Any = worded(*SCRIPT, loader=loader)
+    pipeline.checkpoint = replace(pipeline.checkpoint, clones_voices=True)
     for kept in ("requests", "warmed", "media"):  # a test looks at these; here they would be a leak of our own making
         setattr(pipeline, kept, deque(maxlen=8))
     ears: Any = LoudEars()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -145,8 +146,12 @@ async def test_who_talks_hears_that_the_server_stops() -> None:
     async with started(pipeline) as live:
         await live.until("session.started")
         pipeline.drain.begin(5.0)
-        told = await live.until("info")
-    assert told.code == "server_stopping" and "5 seconds" in told.message
+        told = await live.connection.recv()
+        assert (told.type, told.error.code) == ("error", "server_stopping") and "`5` seconds" in told.error.message
+        assert (await live.until("session.closed")).reason == "expired"
+        with pytest.raises(websockets.ConnectionClosedOK) as over:
+            await live.connection.recv()
+        assert over.value.rcvd is not None and over.value.rcvd.code == 1001
 
 
 @pytest.mark.parametrize(
@@ -176,3 +181,15 @@ async def test_what_is_wrong_is_told(message: dict[str, Any], param: str, ends: 
         else:
             await live.send("session.close")
             await live.until("session.closed")
+
+
+async def test_a_first_message_of_bytes_is_read_as_any_other() -> None:
+    """Would catch a session that ends without a word because its first message came in a binary frame."""
+    async with served(ScriptedPipeline(*spoken())) as url:
+        for first, type in (
+            (b'{"type": "session.start", "session": {"model": "%b"}}' % MODEL.encode(), "session.started"),
+            (b"\xff", "error"),
+        ):
+            async with websockets.connect(url.replace("http", "ws", 1) + "/live/sessions") as socket:
+                await socket.send(first)
+                assert json.loads(await socket.recv())["type"] == type

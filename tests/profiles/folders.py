@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from omni_server.checkpoint import write_hashes
 
@@ -19,7 +19,8 @@ ID_OF = {name: number for number, name in enumerate((*(f"w{number}" for number i
 TEMPLATE = (
     "{%- for m in messages -%}<|im_start|>"
     "{%- if m.content is string -%}{{- m.content -}}{%- else -%}{%- for p in m.content -%}"
-    "{%- if p.type == 'text' -%}{{- p.text -}}{%- else -%}<|image_start|><|IMAGE_PAD|><|image_end|>{%- endif -%}"
+    "{%- if p.type == 'text' -%}{{- p.text -}}{%- elif p.type == 'video' -%}<|image_start|><|VIDEO_PAD|><|image_end|>"
+    "{%- else -%}<|image_start|><|IMAGE_PAD|><|image_end|>{%- endif -%}"
     "{%- endfor -%}{%- endif -%}<|im_end|>{%- endfor -%}<|im_start|>"
 )
 TEXT: dict[str, Any] = {
@@ -66,6 +67,41 @@ def text_folder(folder: Path) -> Any:
 
     torch.manual_seed(3)
     return save(HyperCLOVAXForCausalLM(HyperCLOVAXConfig(**TEXT, **MUP, use_post_norm=True)), folder)
+
+
+THOUGHT = "{%- if enable_thinking is false -%}<think>\n\n</think>\n\n{%- else -%}<think>\n{%- endif -%}"
+AS_JSON = (
+    '<tool_call>\n{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}\n</tool_call>\n'
+)
+KEYED = (
+    "<tool_call>{{ call.function.name }}\n{%- for key, value in call.function.arguments.items() -%}"
+    "{{ '\n' }}<arg_key>{{ key }}</arg_key>\n<arg_value>{{ value }}</arg_value>{%- endfor -%}{{ '\n' }}</tool_call>"
+)
+
+
+def calling_folder(folder: Path, call: str) -> None:
+    """A text model whose tokens are letters, and whose template writes calls as `call` says, behind thoughts."""
+    from transformers import HyperCLOVAXConfig, HyperCLOVAXForCausalLM
+
+    torch.manual_seed(8)
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tags = ("<|im_start|>", "<|im_end|>", "<think>", "</think>", "<tool_call>", "</tool_call>")
+    size = {"vocab_size": len(letters) + len(tags), "eos_token_id": len(letters) + 1, "max_position_embeddings": 2048}
+    save(HyperCLOVAXForCausalLM(HyperCLOVAXConfig(**TEXT | size, **MUP)), folder)
+    tokenizer = Tokenizer(models.BPE(vocab={letter: number for number, letter in enumerate(letters)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(tags[:2]))
+    tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in tags[2:]])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    template = (
+        "{%- if tools -%}{{- tools | tojson -}}{%- endif -%}{%- for m in messages -%}<|im_start|>{{- m.content -}}"
+        f"{{%- for call in m.tool_calls or [] -%}}{call}{{%- endfor -%}}<|im_end|>{{%- endfor -%}}"
+        f"{{%- if add_generation_prompt -%}}<|im_start|>{THOUGHT}{{%- endif -%}}"
+    )
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
 
 
 def adapter_folder(folder: Path, model: Any) -> Any:

@@ -15,10 +15,11 @@ import torch
 
 from omni_server.config import Settings
 from omni_server.conversion.convert import convert
+from omni_server.video import read_frames
 from tests.conftest import RealServer, serving
 from tests.conversion.miniature import write_published
 from tests.conversion.test_convert import OPTIONS, quiet
-from tests.media_samples import png_of
+from tests.media_samples import mp4_of, png_of
 from tests.profiles import folders
 
 pytestmark = pytest.mark.profiles
@@ -86,15 +87,19 @@ async def check_absent_modalities(server: RealServer) -> None:
 
 
 async def test_experts_with_and_without_a_draft(tmp_path: Path) -> None:
-    """Would catch experts in the wrong order, and a draft that changes a token."""
+    """Would catch experts in the wrong order, and a draft that changes a token, greedy or sampled."""
     model = folders.expert_folder(tmp_path / "experts")
     wanted = [expected(model, prompt_ids(prompt)) for prompt in PROMPTS]
+    hot = {"temperature": 0.9, "seed": 5}
     async with serving(settings(tmp_path / "experts")) as server:
         assert [await said(server, prompt) for prompt in PROMPTS] == wanted
+        sampled = [await said(server, prompt, **hot) for prompt in PROMPTS]
+        assert sampled != wanted
     drafted = settings(tmp_path / "experts", speculative_config={"method": "mtp", "num_speculative_tokens": 1})
     async with serving(drafted) as server:
         assert server.pipeline.backbone.living._engine.vllm_config.speculative_config.method == "mtp"  # type: ignore[attr-defined]
         assert [await said(server, prompt) for prompt in PROMPTS] == wanted
+        assert [await said(server, prompt, **hot) for prompt in PROMPTS] == sampled
 
 
 async def test_vision_language_model(tmp_path: Path) -> None:
@@ -115,6 +120,25 @@ async def test_vision_language_model(tmp_path: Path) -> None:
         assert await said(server, content) == expected(model, ids, **seen)
         for prompt in PROMPTS[:2]:
             assert await said(server, prompt) == expected(model, prompt_ids(prompt))
+        await check_a_film(server, model)
+
+
+async def check_a_film(server: RealServer, model: Any) -> None:
+    """Frames of a size that the tower takes as it is: how each side scales is its own affair."""
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
+    noise = np.random.default_rng(1).integers(0, 255, (12, 12, 3), dtype=np.uint8)
+    film = mp4_of(3.0, sound=False, picture=noise.repeat(28, axis=0).repeat(28, axis=1))
+    frames = read_frames(film, "film", 2.0, 128, Settings().media_limits).frames
+    processor = Qwen2VLVideoProcessor(do_resize=False, do_sample_frames=False)
+    seen = processor(videos=[torch.from_numpy(frames).permute(0, 3, 1, 2)], return_tensors="pt")
+    count = int(seen["video_grid_thw"].prod()) // 4
+    assert count == len(frames) // 2 * 12 * 12
+    start, end, begin, finish, _, pad = (folders.WORDS + place for place in range(6))
+    ids = [start, begin, *[pad] * count, finish, 1, 2, 3, end, start]
+    url = "data:video/mp4;base64," + base64.b64encode(film).decode()
+    content = [{"type": "video_url", "video_url": {"url": url}}, {"type": "text", "text": "w1 w2 w3"}]
+    assert await said(server, content) == expected(model, ids, **seen)
 
 
 async def test_an_omni_checkpoint_with_a_draft(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from omni_server.types import (
     AudioPart,
+    Calling,
     Done,
     ImageReady,
     Modality,
@@ -161,6 +162,27 @@ async def test_tools_of_a_history() -> None:
     assert first.messages[-1].tool == "weather" and len(first.tools) == 1 and second.tools == ()
 
 
+async def test_a_call_that_must_be_made() -> None:
+    """Would catch a choice of tools that holds for one answer and is forgotten, or that outlives the answer it was made for."""
+    named: Any = {"type": "function", "name": "weather"}
+    async with calling(*WRITTEN, output_modalities=["text"], tools=[WEATHER], tool_choice="none") as call:
+        session = await call.update(tool_choice="required", parallel_tool_calls=False)
+        assert (session.tool_choice, session.parallel_tool_calls) == ("required", False)
+        await call.say("how is it")
+        for response in (None, {"tool_choice": named}, {"tool_choice": "auto", "parallel_tool_calls": True}, None):
+            await call.connection.response.create(**({} if response is None else {"response": response}))
+            await call.until("response.done")
+        assert (await call.update(tool_choice=named)).tool_choice.name == "weather"
+    required = Calling(required=True, several=False)
+    assert [request.calling for request in call.pipeline.requests] == [
+        required,
+        Calling(required=True, named="weather", several=False),
+        Calling(),
+        required,
+    ]
+    assert all(len(request.tools) == 1 for request in call.pipeline.requests)
+
+
 async def test_an_answer_apart_from_the_conversation() -> None:
     """Would catch a side question that the conversation remembers, or metadata that a client waits for in vain."""
     async with calling(*WRITTEN, output_modalities=["text"], instructions="be brief") as call:
@@ -173,6 +195,12 @@ async def test_an_answer_apart_from_the_conversation() -> None:
         assert call.only("response.created")[0].response.metadata == {"topic": "1"}
         assert texts(call) == [("system", "one word"), ("user", "which topic?")]
         added = len(call.only("conversation.item.added"))
+        about: Any = {"type": "item_reference", "id": call.only("conversation.item.added")[0].item.id}
+        await call.connection.response.create(response={**asked, "input": [about, question]})
+        await call.until("response.done")
+        assert texts(call) == [("system", "one word"), ("user", "hellowhich topic?")]
+        await call.connection.response.create(response={"input": [{"type": "item_reference", "id": "nobody"}]})
+        assert (await refused(call)).param == "response.input[0].id"
         await call.connection.response.create()
         await call.until("response.done")
     assert added == 1 and texts(call) == [("system", "be brief"), ("user", "hello")]

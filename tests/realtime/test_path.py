@@ -16,7 +16,7 @@ from omni_server.fetch import UrlFetcher
 from omni_server.media import MediaLoader
 from omni_server.types import AudioPart, Done, Failed, ImagePart, Modality, SpanClosed, SpanOpened, TextDelta, TextPart, Usage
 from tests.doubles import Forever, ScriptedCheckpoint, ScriptedPipeline
-from tests.realtime.doors import MODEL, TURN, Call, calling, connected, loudness, served, spoken
+from tests.realtime.doors import MODEL, SECOND, TURN, Call, calling, connected, loudness, served, spoken
 from tests.rest.scripts import png_url
 
 WRITTEN = (
@@ -209,7 +209,9 @@ def update(field: str) -> str:
         (update('"prompt": {"id": "p"}'), "session.prompt", "left out"),
         (update('"include": ["item.input_audio_transcription.logprobs"]'), "session.include", "left out"),
         (update('"truncation": "disabled"'), "session.truncation", "auto"),
-        (update('"tool_choice": "required"'), "session.tool_choice", "auto"),
+        (update('"tool_choice": "always"'), "session.tool_choice", "required"),
+        (update('"tool_choice": {"type": "function", "name": "f"}'), "session.tool_choice", "expected one of the `tools`"),
+        (update('"tool_choice": {"type": "mcp", "server_label": "x"}'), "session.tool_choice", "`function`"),
         (update('"tools": [{"type": "mcp", "server_label": "x"}]'), "session.tools[0].type", "function"),
         (update('"type": "transcription"'), "session.type", "realtime"),
         (
@@ -249,6 +251,29 @@ async def test_a_wrong_model_is_refused_before_the_call() -> None:
         socket = url.replace("http", "ws") + "/realtime"
         async with websockets.connect(socket, subprotocols=["realtime", "openai-insecure-api-key.x"]) as plain:  # type: ignore[list-item]
             assert plain.subprotocol == "realtime" and json.loads(await plain.recv())["session"]["model"] == MODEL
+
+
+async def test_a_server_that_leaves_says_so_and_lets_the_answer_end() -> None:
+    """Would catch a call that breaks off in the middle of a word, one that ends without a reason, and one that never ends."""
+    pipeline = ScriptedPipeline(*spoken("one two", *[SECOND] * 4))
+    async with served(pipeline) as url, connected(url, pipeline) as call:
+        await call.hear(TURN)
+        await call.until("response.output_audio.delta")
+        pipeline.drain.begin(5.0)
+        rest: list[Any] = []
+        with pytest.raises(websockets.ConnectionClosedOK) as over:
+            async with asyncio.timeout(30):
+                while True:
+                    rest.append(await call.connection.recv())
+        assert over.value.rcvd is not None and over.value.rcvd.code == 1001
+        (error,) = [event.error for event in rest if event.type == "error"]
+        assert error.code == "server_stopping" and "`5` seconds" in error.message
+        (done,) = [event.response for event in rest if event.type == "response.done"]
+        assert done.status == "completed"
+        with pytest.raises(websockets.InvalidStatus) as refusal:
+            async with connected(url, pipeline):
+                pass
+        assert refusal.value.response.status_code == 503
 
 
 async def test_a_client_that_leaves_frees_everything() -> None:

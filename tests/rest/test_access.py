@@ -17,7 +17,7 @@ from omni_server.access import Access
 from omni_server.config import Settings
 from omni_server.errors import OmniError
 from omni_server.keys import KeyFile, Limits, add_key
-from omni_server.rest.access import KEY_PROTOCOL, Gate
+from omni_server.rest.access import KEY_PROTOCOL, Doorkeeper
 from tests.doubles import Forever, HandClock, ScriptedPipeline
 from tests.rest.scripts import ask, done, door, picture, served, tone, voice, words
 from tests.rpc.test_server import certificate
@@ -182,7 +182,7 @@ async def test_websockets(tmp_path: Path) -> None:
             return refused.response.status_code
 
     refused: list[str] = []
-    gate = Gate(echo, Access(KeyFile(path), HandClock()), (), refused.append)
+    gate = Doorkeeper(echo, Access(KeyFile(path), HandClock()), (), refused.append)
     with served(ScriptedPipeline(), app=gate) as address:
         url = address.replace("http", "ws", 1) + "/v1/realtime"
         bearer = {"authorization": f"Bearer {key}"}

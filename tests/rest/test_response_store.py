@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import time
 from pathlib import Path
 
 import pytest
@@ -63,3 +65,8 @@ def test_each_caller_has_its_own(tmp_path: Path) -> None:
         store.find("a")
     with access.call(keys["ann"]):
         assert store.find("a")
+
+
+def test_the_time_of_day_does_not_count() -> None:
+    """Would catch responses that are all gone, or never go, because the clock of the machine was set."""
+    assert inspect.signature(ResponseStore).parameters["clock"].default is time.monotonic

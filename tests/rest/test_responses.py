@@ -145,6 +145,34 @@ def test_the_stock_client() -> None:
         assert len(pipeline.requests[-1].messages) == 3
 
 
+def test_what_a_response_was_made_from() -> None:
+    """Would catch items that the client's types refuse, that lose what went before, or that come in one page for all; and a
+    `cancel` that says of a response which is over that it was cancelled."""
+    pipeline = ScriptedPipeline(*words(0, "A fox."), done())
+    with served(pipeline) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        first = client.responses.create(model=MODEL, input="one")
+        given: Any = [
+            {"role": "user", "content": [{"type": "input_text", "text": "two"}]},
+            {"role": "user", "content": "three"},
+        ]
+        second = client.responses.create(model=MODEL, input=given, previous_response_id=first.id)
+        newest = client.responses.input_items.list(second.id, limit=1)
+        assert newest.has_more and len(newest.data) == 1
+        for order in ("asc", "desc"):
+            items: list[Any] = list(client.responses.input_items.list(second.id, order=order, limit=3))  # type: ignore[arg-type]
+            said = [item.content[0].text for item in items]
+            assert said == ["one", "A fox.", "two", "three"][:: 1 if order == "asc" else -1]
+        assert [item.role for item in items] == ["user", "user", "assistant", "user"]
+        assert len({item.id for item in items}) == 4 and newest.data[0].id == items[0].id
+        with pytest.raises(openai.BadRequestError, match="`after` is `nobody`"):
+            client.responses.input_items.list(second.id, after="nobody")
+        with pytest.raises(openai.BadRequestError, match="is `completed`; expected one that is made in the background"):
+            client.responses.cancel(second.id)
+        for ask in (client.responses.cancel, client.responses.input_items.list):
+            with pytest.raises(openai.NotFoundError, match="there is no response"):
+                ask("resp_nobody")
+
+
 async def test_functions() -> None:
     """Would catch a call without its id, arguments that stream in no event, and what a tool gave back under a wrong name."""
     pipeline = ScriptedPipeline(ToolCalled(0, "weather", '{"city": "Oslo"}'), done("tool_calls"))
@@ -225,7 +253,8 @@ async def test_likelihoods() -> None:
         ),
         ({"tools": [{"type": "web_search"}]}, "tools[0]", "`function` or `image_generation`"),
         ({"tools": [{**DRAWING, "size": "1x1"}]}, "tools[0].size", "expected `auto`"),
-        ({"tool_choice": "required"}, "tool_choice", "the model decides by itself"),
+        ({"tool_choice": {"type": "image_generation"}}, "tool_choice", "`allowed_tools`"),
+        ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice", "none, for there are no `tools`"),
         ({"background": True}, "background", "not supported by this server"),
         ({"conversation": "conv_1"}, "conversation", "previous_response_id"),
         ({"truncation": "auto"}, "truncation", "expected `disabled`"),

@@ -21,14 +21,22 @@ from omni_server.rpc import RpcServer
 from omni_server.types import (
     AudioDelta,
     AudioPart,
+    Calling,
     Done,
     Failed,
+    Heard,
     ImagePart,
+    ImagePreview,
+    ImageProgress,
+    ImageReady,
     Modality,
+    ReasoningDelta,
     SpanClosed,
     SpanOpened,
     TextDelta,
     TextPart,
+    ToolCall,
+    ToolCalled,
     Usage,
 )
 from tests.doubles import Forever, LoudEars, ScriptedPipeline
@@ -47,6 +55,7 @@ ANSWER = (
     Done("stop", Usage(prompt_tokens=5), {"total": 0.1}),
 )
 Request = converse_pb2.ConverseRequest
+OPUS: Any = {"encoding": content_pb2.AUDIO_ENCODING_OPUS}
 BY_HAND = converse_pb2.TurnDetection(type=converse_pb2.TURN_DETECTION_TYPE_NONE)
 
 
@@ -207,6 +216,11 @@ async def test_an_answer_that_fails_does_not_end_the_call() -> None:
             "output_audio.encoding",
         ),
         (
+            [Request(config=converse_pb2.ConverseConfig(tool_choice=content_pb2.ToolChoice(use=9)))],  # type: ignore[arg-type]
+            "INVALID_ARGUMENT",
+            "tool_choice.use",
+        ),
+        (
             [Request(config=converse_pb2.ConverseConfig(turn_detection=converse_pb2.TurnDetection(threshold=2)))],
             "INVALID_ARGUMENT",
             "turn_detection.threshold",
@@ -226,6 +240,24 @@ async def test_an_answer_that_fails_does_not_end_the_call() -> None:
         ),
         (
             [Request(config=converse_pb2.ConverseConfig()), Request(audio=converse_pb2.AudioFrame(audio=bytes(64_000)))],
+            "INVALID_ARGUMENT",
+            "audio",
+        ),
+        (
+            [Request(config=converse_pb2.ConverseConfig(input_audio=OPUS | {"sample_rate_hertz": 11_025}))],
+            "INVALID_ARGUMENT",
+            "input_audio.sample_rate_hertz",
+        ),
+        (
+            [Request(config=converse_pb2.ConverseConfig(output_audio=content_pb2.AudioFormat(sample_rate_hertz=96_000)))],
+            "INVALID_ARGUMENT",
+            "output_audio.sample_rate_hertz",
+        ),
+        (
+            [
+                Request(config=converse_pb2.ConverseConfig(input_audio=OPUS)),
+                Request(audio=converse_pb2.AudioFrame(audio=b"no packet of Opus")),
+            ],
             "INVALID_ARGUMENT",
             "audio",
         ),
@@ -374,3 +406,103 @@ async def test_a_stopping_server_says_so() -> None:
         draining = asyncio.create_task(client.server.drain(1.0))
         await until(call, "go_away")
         await draining
+
+
+LOOK = content_pb2.Tool(name="look", description="looks", parameters='{"type": "object"}')
+CALLED = Done("tool_calls", Usage(), {})
+
+
+async def said(call: Any, text: str) -> None:
+    await call.write(Request(text=text))
+    await call.write(Request(end_turn=converse_pb2.EndTurn()))
+
+
+def result(call_id: str, output: str) -> Request:
+    return Request(tool_result=converse_pb2.ToolResult(call_id=call_id, output=output))
+
+
+async def test_a_tool_is_called_and_the_model_goes_on_with_its_result() -> None:
+    """Would catch a call that never reaches the client, and a result that reaches the model as words, late or not at all."""
+    pipeline = ScriptedPipeline(ToolCalled(0, "look", '{"at": 1}'), ToolCalled(1, "look", '{"at": 2}'), CALLED)
+    config = {
+        "tools": [LOOK],
+        "tool_choice": content_pb2.ToolChoice(use=content_pb2.TOOL_USE_REQUIRED),
+        "thinking": content_pb2.Thinking(enabled=True),
+    }
+    async with door(pipeline) as (client, _), calling(client, **config) as call:
+        await said(call, "what is there?")
+        first, second = await until(call, "tool_called"), await until(call, "tool_called")
+        assert (first.index, second.index, first.call.name, first.call.arguments) == (0, 1, "look", '{"at": 1}')
+        assert (await until(call, "response_done")).status == converse_pb2.RESPONSE_STATUS_COMPLETED
+        await until(call, "turn_complete")
+        pipeline.script = ANSWER
+        await call.write(result(second.call_id, "a dog"))
+        await call.write(result(second.call_id, "a dog"))
+        assert "no result yet" in (await until(call, "problem")).message
+        assert len(pipeline.requests) == 1  # one of the two is still to come
+        await call.write(result(first.call_id, "a cat"))
+        started = await until(call, "response_started")
+        assert (await until(call, "response_done")).response_id == started.response_id
+    asked, again = pipeline.requests
+    function = {"name": "look", "description": "looks", "parameters": {"type": "object"}}
+    assert asked.tools == ({"type": "function", "function": function},) and asked.thinking.wanted
+    assert (asked.calling, again.calling) == (Calling(required=True), Calling())  # or it would call for ever
+    question, calls, *results = again.messages
+    assert (question.role, calls.tool_calls) == ("user", (ToolCall("look", {"at": 1}), ToolCall("look", {"at": 2})))
+    assert [(message.role, message.tool, message.parts) for message in results] == [
+        ("tool", "look", (TextPart("a dog"),)),
+        ("tool", "look", (TextPart("a cat"),)),
+    ]
+
+
+async def test_a_result_that_comes_while_the_model_speaks_is_answered_after_that() -> None:
+    """Would catch two answers at once, or a result that is never answered because the person went on talking."""
+    pipeline = ScriptedPipeline(ToolCalled(0, "look", "{}"), CALLED)
+    async with door(pipeline) as (client, _), calling(client, tools=[LOOK]) as call:
+        await said(call, "what is there?")
+        made = await until(call, "tool_called")
+        await until(call, "turn_complete")
+        pipeline.script = (*ANSWER[:5], Forever())
+        await said(call, "are you there?")
+        await until(call, "audio_delta")
+        pipeline.script = ANSWER
+        await call.write(result(made.call_id, "a cat"))
+        await call.write(Request(text=" "))  # is answered with a problem: everything before it has been taken
+        await until(call, "problem")
+        assert len(pipeline.requests) == 2
+        await call.write(Request(cancel=converse_pb2.Cancel()))
+        await until(call, "turn_complete")
+        assert (await until(call, "response_started")).turn_id == ""
+        await until(call, "response_done")
+    assert pipeline.requests[-1].messages[-1].tool == "look" and pipeline.running == 0
+
+
+async def test_a_result_that_nobody_asked_for_is_told() -> None:
+    """Would catch a result that is passed over in silence, or that ends the call."""
+    replies = await held(ScriptedPipeline(*ANSWER), [result("call-1", "x"), *TURN], tools=[LOOK])
+    (problem,) = only(replies, "problem")
+    assert problem.field == "tool_result.call_id" and "`call-1`" in problem.message
+    assert kinds(replies)[-1] == "turn_complete"
+
+
+async def test_tools_may_be_kept_back() -> None:
+    """Would catch a choice that is read and not followed."""
+    pipeline = ScriptedPipeline(*ANSWER)
+    await held(pipeline, TURN, tools=[LOOK], tool_choice=content_pb2.ToolChoice(use=content_pb2.TOOL_USE_NONE))
+    assert pipeline.requests[0].tools == ()
+
+
+async def test_thoughts_what_was_heard_and_pictures_on_the_way() -> None:
+    """Would catch an event of the wire's definition that no live conversation can have."""
+    picture = PIL.Image.new("RGB", (8, 8))
+    drawn = (
+        *(SpanOpened(0, Modality.IMAGE), ImageProgress(0, 1, 4), ImagePreview(0, picture)),
+        *(ImageReady(0, picture), SpanClosed(0), ANSWER[-1]),
+    )
+    pipeline = ScriptedPipeline(Heard("a cat?"), ReasoningDelta("hm"), *drawn)
+    drawing = content_pb2.Drawing(ratio="4:3", previews=1)
+    replies = await held(pipeline, TURN, drawing=drawing, sampling=content_pb2.Sampling(seed=3))
+    assert (only(replies, "heard")[0].text, only(replies, "reasoning_delta")[0].text) == ("a cat?", "hm")
+    assert only(replies, "image_preview")[0].progress == 0.25 and only(replies, "image_ready")
+    decode = pipeline.requests[0].decode
+    assert (decode.ratio, decode.previews, decode.seed, decode.voice) == ("4:3", 1, 3, "mint")

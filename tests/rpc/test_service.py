@@ -16,6 +16,7 @@ from omni_server.errors import DecodeFailed, OmniError, Overloaded
 from omni_server.rpc.calls import code_of, reason_of
 from omni_server.types import (
     AudioDelta,
+    Calling,
     Done,
     Failed,
     Heard,
@@ -106,6 +107,7 @@ async def test_tools_thoughts_and_drawing_are_read() -> None:
     async with rpc_client(pipeline) as client:
         request = asked(
             tools=[content_pb2.Tool(name="look", description="looks", parameters='{"type": "object"}')],
+            tool_choice=content_pb2.ToolChoice(use=content_pb2.TOOL_USE_AUTO),
             thinking=content_pb2.Thinking(enabled=True, budget_tokens=9),
             drawing=content_pb2.Drawing(ratio="4:3", steps=2, previews=1),
         )
@@ -125,14 +127,42 @@ async def test_tools_thoughts_and_drawing_are_read() -> None:
     assert isinstance(seen.messages[3].parts[0], VideoPart)
 
 
+async def test_tools_may_be_kept_back() -> None:
+    """Would catch a choice that is read and not followed."""
+    pipeline = ScriptedPipeline(DONE)
+    request = asked(tools=[content_pb2.Tool(name="look")], tool_choice=content_pb2.ToolChoice(use=content_pb2.TOOL_USE_NONE))
+    async with rpc_client(pipeline) as client:
+        async for _ in client.stub.Generate(request):
+            pass
+    assert pipeline.requests[0].tools == ()
+
+
+async def test_a_call_may_be_asked_for() -> None:
+    """Would catch a call that must be made and is left to the model, or a tool that there is not."""
+    tools = [content_pb2.Tool(name="look"), content_pb2.Tool(name="go")]
+    choices = [
+        (content_pb2.ToolChoice(), Calling()),
+        (content_pb2.ToolChoice(use=content_pb2.TOOL_USE_REQUIRED), Calling(required=True)),
+        (content_pb2.ToolChoice(use=content_pb2.TOOL_USE_AUTO, one_call=True), Calling(several=False)),
+        (content_pb2.ToolChoice(use=content_pb2.TOOL_USE_REQUIRED, name="go"), Calling(True, "go", several=False)),
+    ]
+    pipeline = ScriptedPipeline(DONE)
+    async with rpc_client(pipeline) as client:
+        for choice, _ in choices:
+            async for _ in client.stub.Generate(asked(tools=tools, tool_choice=choice)):
+                pass
+    assert [request.calling for request in pipeline.requests] == [calling for _, calling in choices]
+
+
 async def test_what_is_apart_from_spans_is_sent() -> None:
     """Would catch a call of a tool, or thoughts, that only REST callers learn of."""
-    script = (Heard("a cat?"), ReasoningDelta("hm"), ToolCalled(0, "look", '{"at": 1}'), DONE)
+    script = (Heard("a cat?"), ReasoningDelta("hm"), ToolCalled(0, "look", '{"at": 1}'), Done("tool_calls", Usage()))
     async with rpc_client(ScriptedPipeline(*script)) as client:
         replies = [reply async for reply in client.stub.Generate(asked())]
     assert [reply.WhichOneof("event") for reply in replies] == ["heard", "reasoning_delta", "tool_called", "done"]
     assert (replies[0].heard.text, replies[1].reasoning_delta.text) == ("a cat?", "hm")
     assert replies[2].tool_called.call == content_pb2.ToolCall(name="look", arguments='{"at": 1}')
+    assert replies[3].done.finish_reason == events_pb2.FINISH_REASON_TOOL_CALLS
 
 
 async def test_sound_of_spans_that_overlap_is_one_line() -> None:
@@ -227,6 +257,8 @@ async def test_every_error_arrives_with_its_code_and_reason(kind: type[OmniError
         (omni_service_pb2.GenerateRequest(messages=[content_pb2.Message(role=2)]), "messages[0].parts"),  # type: ignore[arg-type]
         (omni_service_pb2.GenerateRequest(messages=[content_pb2.Message()]), "messages[0].role"),
         (asked(tools=[content_pb2.Tool()]), "tools[0].name"),
+        (asked(tool_choice=content_pb2.ToolChoice(use=content_pb2.TOOL_USE_REQUIRED, name="go")), "tool_choice.name"),
+        (asked(tools=[content_pb2.Tool(name="go")], tool_choice=content_pb2.ToolChoice(name="go")), "tool_choice.name"),
         (asked(tools=[content_pb2.Tool(name="look", parameters="[]")]), "tools[0].parameters"),
         (asked(thinking=content_pb2.Thinking(budget_tokens=-1)), "thinking.budget_tokens"),
         (asked(drawing=content_pb2.Drawing(ratio="wide")), "drawing.ratio"),

@@ -18,6 +18,15 @@ from typing import Any
 
 BASE_URL = os.environ.get("OMNI_BASE_URL", "")
 MODEL = os.environ.get("OMNI_MODEL", "")
+TOOLS_URL = os.environ.get("OMNI_TOOLS_URL", "")  # of a server whose model, of random weights, can call tools
+TOOLS_MODEL = os.environ.get("OMNI_TOOLS_MODEL", "")
+CITIES = ("Oslo", "서울")
+BOOK = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "enum": list(CITIES)}, "guests": {"type": "integer", "minimum": 1, "maximum": 9}},
+    "required": ["city", "guests"],
+    "additionalProperties": False,
+}
 MEDIA = Path(os.environ.get("OMNI_MEDIA", "."))
 VOICE = "heart"
 SECONDS = 120.0
@@ -57,6 +66,12 @@ def question(rate: int = 24_000) -> bytes:
     """A spoken question and a second of silence, as 16-bit samples at 24 or 16 kHz."""
     with wave.open(str(MEDIA / f"question-{rate}.wav")) as file:
         return file.readframes(file.getnframes())
+
+
+def expect_booking(name: str, arguments: str) -> None:
+    """What the grammar of a call that must be made promises, whatever the model would have written."""
+    told = json.loads(arguments)
+    expect(name == "book" and told["city"] in CITIES and 1 <= told["guests"] <= 9, f"{name} with {arguments}")
 
 
 def expect(true: object, told: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+import json
+from typing import Any, Literal
 
 import openai
-from checks import BASE_URL, MEDIA, MODEL, VOICE, expect, run
+from checks import BASE_URL, MEDIA, MODEL, TOOLS_MODEL, TOOLS_URL, VOICE, expect, expect_booking, run
 from langchain_core.messages import HumanMessage
 from langchain_openai import ChatOpenAI
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 RECORDING = (MEDIA / "question-24000.wav").read_bytes()
 PNG = (MEDIA / "picture.png").read_bytes()
@@ -58,6 +59,21 @@ def chat_json() -> None:
     expect(isinstance(model().with_structured_output(Animal).invoke("say fox"), Animal), "not of that form")
 
 
+class book(BaseModel):
+    """Books a room."""
+
+    city: Literal["Oslo", "서울"]
+    guests: int = Field(ge=1, le=9)
+
+
+def tools_required() -> None:
+    bare = ChatOpenAI(
+        model=TOOLS_MODEL, base_url=TOOLS_URL, api_key="none", max_retries=0, extra_body={"reasoning_effort": "none"}
+    )
+    (call,) = bare.bind_tools([book], tool_choice="any", parallel_tool_calls=False).invoke("a room").tool_calls
+    expect_booking(call["name"], json.dumps(call["args"]))
+
+
 def errors() -> None:
     try:
         model("another").invoke("hello")
@@ -75,6 +91,7 @@ run(
         "chat: a voice out": chat_speaks,
         "chat: JSON by schema": chat_json,
         "responses": responses,
+        "tools: required": tools_required,
         "errors": errors,
     }
 )

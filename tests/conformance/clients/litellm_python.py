@@ -6,7 +6,7 @@ import base64
 from typing import Any
 
 import litellm
-from checks import BASE_URL, MEDIA, MODEL, VOICE, expect, run
+from checks import BASE_URL, BOOK, MEDIA, MODEL, TOOLS_MODEL, TOOLS_URL, VOICE, expect, expect_booking, run
 
 PROVIDER: dict[str, Any] = {"model": f"openai/{MODEL}", "api_base": BASE_URL, "api_key": "none", "num_retries": 0}
 RECORDING = (MEDIA / "question-24000.wav").read_bytes()
@@ -57,6 +57,25 @@ def errors() -> None:
     raise AssertionError("a wrong model was taken")
 
 
+def tools_required() -> None:
+    (call,) = (
+        litellm.completion(
+            model=f"openai/{TOOLS_MODEL}",
+            api_base=TOOLS_URL,
+            api_key="none",
+            num_retries=0,
+            messages=[{"role": "user", "content": "a room"}],
+            tools=[{"type": "function", "function": {"name": "book", "parameters": BOOK}}],
+            tool_choice="required",
+            parallel_tool_calls=False,
+            extra_body={"reasoning_effort": "none"},
+        )
+        .choices[0]
+        .message.tool_calls
+    )
+    expect_booking(call.function.name, call.function.arguments)
+
+
 def speech() -> None:
     expect(len(litellm.speech(voice=VOICE, input="fox", **PROVIDER).content) > 500, "no sound")
 
@@ -78,6 +97,7 @@ run(
         "chat: sound in": chat_hears,
         "chat: a voice out": chat_speaks,
         "chat: a picture out": chat_draws,
+        "tools: required": tools_required,
         "errors": errors,
         "speech": speech,
         "transcription": transcription,

@@ -18,6 +18,29 @@ const expect = (yes, told) => {
 };
 const ask = (content, fields = {}) =>
   client.chat.completions.create({ model, messages: [{ role: "user", content }], ...fields });
+const { OMNI_TOOLS_URL: callsURL, OMNI_TOOLS_MODEL: callsModel } = process.env;
+const calls = new OpenAI({ baseURL: callsURL, apiKey: "none", maxRetries: 0 });
+const CITIES = ["Oslo", "서울"];
+const BOOK = {
+  type: "object",
+  properties: { city: { type: "string", enum: CITIES }, guests: { type: "integer", minimum: 1, maximum: 9 } },
+  required: ["city", "guests"],
+  additionalProperties: false,
+};
+const expectBooking = (name, text) => {
+  const { city, guests } = JSON.parse(text);
+  expect(name === "book" && CITIES.includes(city) && guests >= 1 && guests <= 9, `${name} with ${text}`);
+};
+const toolCalls = (tool_choice, fields = {}) =>
+  calls.chat.completions.create({
+    model: callsModel,
+    messages: [{ role: "user", content: "a room" }],
+    tools: [{ type: "function", function: { name: "book", parameters: BOOK } }],
+    tool_choice,
+    parallel_tool_calls: false,
+    reasoning_effort: "none",
+    ...fields,
+  });
 const collect = async (stream) => {
   const all = [];
   for await (const event of stream) all.push(event);
@@ -99,6 +122,40 @@ const features = {
   "responses: streamed": async () => {
     const events = await collect(await client.responses.create({ model, input: "say fox", stream: true }));
     expect(events[0].type === "response.created" && events.at(-1).type === "response.completed", "no beginning, or no end");
+  },
+  "responses: input items": async () => {
+    const first = await client.responses.create({ model, input: "say fox" });
+    const again = await client.responses.create({ model, input: "again", previous_response_id: first.id });
+    const items = await collect(client.responses.inputItems.list(again.id, { order: "asc", limit: 2 }));
+    expect(items.map((item) => item.role).join() === "user,assistant,user", "not what the response was made from");
+  },
+  "responses: tools": async () => {
+    const reply = await calls.responses.create({
+      model: callsModel,
+      input: "a room",
+      tools: [{ type: "function", name: "book", parameters: BOOK, strict: true }],
+      tool_choice: { type: "function", name: "book" },
+      reasoning: { effort: "none" },
+    });
+    const [call] = reply.output.filter((item) => item.type === "function_call");
+    expectBooking(call.name, call.arguments);
+  },
+  "tools: required": async () => {
+    const [call] = (await toolCalls("required")).choices[0].message.tool_calls;
+    expectBooking(call.function.name, call.function.arguments);
+  },
+  "tools: named": async () => {
+    const [call] = (await toolCalls({ type: "function", function: { name: "book" } })).choices[0].message.tool_calls;
+    expectBooking(call.function.name, call.function.arguments);
+  },
+  "tools: streamed": async () => {
+    let name = "", args = "";
+    for (const chunk of await collect(await toolCalls("required", { stream: true })))
+      for (const delta of chunk.choices[0].delta.tool_calls ?? []) {
+        name += delta.function.name ?? "";
+        args += delta.function.arguments ?? "";
+      }
+    expectBooking(name, args);
   },
   completions: async () => expect((await client.completions.create({ model, prompt: "fox", max_tokens: 4 })).choices[0], "none"),
   models: async () => expect((await collect(client.models.list())).some((one) => one.id === model), "not listed"),

@@ -8,7 +8,20 @@ import json
 from typing import Any
 
 import openai
-from checks import BASE_URL, MEDIA, MODEL, VOICE, NotInThisClient, expect, question, run
+from checks import (
+    BASE_URL,
+    BOOK,
+    MEDIA,
+    MODEL,
+    TOOLS_MODEL,
+    TOOLS_URL,
+    VOICE,
+    NotInThisClient,
+    expect,
+    expect_booking,
+    question,
+    run,
+)
 
 client = openai.OpenAI(base_url=BASE_URL, api_key="none", max_retries=0)
 RECORDING = (MEDIA / "question-24000.wav").read_bytes()
@@ -94,6 +107,58 @@ def responses_streamed() -> None:
     expect(events[0].type == "response.created" and events[-1].type == "response.completed", "no beginning, or no end")
     words = "".join(event.delta for event in events if event.type == "response.output_text.delta")
     expect(words and words == events[-1].response.output_text, "the pieces are not the whole")
+
+
+def input_items() -> None:
+    reply = client.responses.create(model=MODEL, input="say fox")
+    again = client.responses.create(model=MODEL, input="again", previous_response_id=reply.id)
+    items: list[Any] = list(client.responses.input_items.list(again.id, order="asc", limit=2))
+    expect([item.role for item in items] == ["user", "assistant", "user"], "not what the response was made from")
+    expect(items[2].content[0].text == "again", "without its words")
+
+
+def tool_calls(choice: Any, **fields: Any) -> Any:
+    calling = openai.OpenAI(base_url=TOOLS_URL, api_key="none", max_retries=0)
+    return calling.chat.completions.create(
+        model=TOOLS_MODEL,
+        messages=[{"role": "user", "content": "a room"}],
+        tools=[{"type": "function", "function": {"name": "book", "parameters": BOOK}}],
+        tool_choice=choice,
+        extra_body={"reasoning_effort": "none"},
+        **fields,
+    )
+
+
+def tools_required() -> None:
+    (call,) = tool_calls("required", parallel_tool_calls=False).choices[0].message.tool_calls
+    expect_booking(call.function.name, call.function.arguments)
+
+
+def tools_named() -> None:
+    (call,) = tool_calls({"type": "function", "function": {"name": "book"}}).choices[0].message.tool_calls
+    expect_booking(call.function.name, call.function.arguments)
+
+
+def tools_streamed() -> None:
+    name = arguments = ""
+    for chunk in tool_calls("required", parallel_tool_calls=False, stream=True):
+        for delta in chunk.choices[0].delta.tool_calls or ():
+            name += delta.function.name or ""
+            arguments += delta.function.arguments or ""
+    expect_booking(name, arguments)
+
+
+def tools_in_responses() -> None:
+    calling = openai.OpenAI(base_url=TOOLS_URL, api_key="none", max_retries=0)
+    reply = calling.responses.create(
+        model=TOOLS_MODEL,
+        input="a room",
+        tools=[{"type": "function", "name": "book", "parameters": BOOK, "strict": True}],
+        tool_choice={"type": "function", "name": "book"},
+        extra_body={"reasoning": {"effort": "none"}},
+    )
+    (call,) = [item for item in reply.output if item.type == "function_call"]
+    expect_booking(call.name, call.arguments)
 
 
 def completions() -> None:
@@ -295,6 +360,11 @@ run(
         "chat: JSON by schema": chat_json,
         "responses": responses,
         "responses: streamed": responses_streamed,
+        "responses: input items": input_items,
+        "responses: tools": tools_in_responses,
+        "tools: required": tools_required,
+        "tools: named": tools_named,
+        "tools: streamed": tools_streamed,
         "completions": completions,
         "models": models,
         "errors": errors,
