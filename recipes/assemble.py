@@ -53,6 +53,9 @@ def facts_of(root: Path) -> dict[str, Any]:
         },
         "audio": {"sample_rate": 24000, "units_per_second": 25},
         "prompts": prompts(),
+        # Trained on at most two turns. Of 72 spoken turns 50, 50, 49 and 48 were right in words after 0, 1, 2 and 4 others, and
+        # 39 after 8; of ten held with five shown 3 were right, and 6 of the same ten asked apart.
+        "turns": 2,
     }
 
 

@@ -105,7 +105,8 @@ class Script:
 
     def _drawn(self, language: str) -> Asked:
         row = self._row("draw", language)
-        return self._asked("draw", row, language, accepted=(row["text"],), concept=row["concept"])
+        wanted = (f"a picture of {self._concept(row).english}",)
+        return self._asked("draw", row, language, accepted=wanted, concept=row["concept"])
 
     def _shown(self, language: str) -> Asked:
         concept = self._random.choice(self._concepts)

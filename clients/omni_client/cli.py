@@ -161,8 +161,8 @@ def _talk(client: OmniClient, given: argparse.Namespace) -> int:
         if isinstance(source, Audio) and source.seconds > AFTER_SECONDS:
             print(f"[{given.file}: {source.seconds:.1f} s, sent as fast as it is spoken]", flush=True)
         if given.file is None:
-            print("[speak; Ctrl-C ends the conversation]", flush=True)
             speaker = Speaker(call.ready.output_sample_rate)
+            print("[speak; Ctrl-C ends the conversation]", flush=True)
         try:
             return Talk(call, sys.stdout, speaker, file, Path()).hold()
         finally:
