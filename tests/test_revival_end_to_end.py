@@ -11,10 +11,15 @@ from typing import Any
 import grpc
 import httpx
 import psutil
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from omni.v1 import content_pb2, omni_service_pb2
 from omni_server.config import Settings
-from tests.conftest import serving
+from omni_server.rpc.server import NOT_SERVING, SERVING
+from omni_server.types import Modality
+from tests.conftest import RealServer, serving
+from tests.doubles import FaultyDecoder
+from tests.rest.scripts import png_url
 from tests.rpc.doors import Client, rpc_client
 
 # Hot sampling makes replies that are under way when the engine dies.
@@ -101,3 +106,65 @@ async def test_an_engine_that_is_killed_comes_back() -> None:
         await killed_under_load(http, client, before - others)
         assert len(engine_processes()) == len(before)
         assert psutil.Process().num_fds() <= handles + 20  # the clients' own connections are among them
+
+
+async def test_a_broken_lane_falls_and_comes_back_on_both_wires(server: RealServer) -> None:
+    """Would catch health that stays up, or down, while a real vocoder is out of order, and words that fall with it."""
+    maker = server.pipeline._makers[Modality.AUDIO]
+    good = maker._decoder
+    spoken = BODY | {"modalities": ["text", "audio"], "audio": {"voice": "heart", "format": "wav"}, "max_completion_tokens": 60}
+    async with (
+        rpc_client(server.pipeline) as client,
+        httpx.AsyncClient(base_url=server.url, timeout=120) as http,
+        asyncio.timeout(240),
+    ):
+        health: Any = health_pb2_grpc.HealthStub(client.channel)  # type: ignore[no-untyped-call]
+
+        async def state(modality: str) -> tuple[int, int]:
+            status = await health.Check(health_pb2.HealthCheckRequest(service=f"modality/{modality}"))
+            return (await http.get(f"/ready/{modality}")).status_code, status.status
+
+        async def until(modality: str, wanted: tuple[int, int]) -> None:
+            while await state(modality) != wanted:
+                await asyncio.sleep(0.2)
+
+        await until("audio", (200, SERVING))
+        broken = FaultyDecoder(Modality.AUDIO)
+        broken.error = RuntimeError("no vocoder")
+        maker._decoder = broken
+        try:
+            reply = await http.post("/v1/audio/speech", json={"model": "omni-tiny", "input": "hello", "response_format": "wav"})
+            assert reply.status_code in (500, 503), reply.text
+            await until("audio", (503, NOT_SERVING))
+            assert await state("text") == (200, SERVING) and (await http.get("/ready")).json()["status"] == "degraded"
+            assert await answered(http)
+            assert (await http.post("/v1/chat/completions", json=spoken)).status_code == 200
+        finally:
+            maker._decoder = good
+        await until("audio", (200, SERVING))
+        reply = await http.post("/v1/audio/speech", json={"model": "omni-tiny", "input": "hello", "response_format": "wav"})
+        assert reply.status_code == 200 and reply.content[:4] == b"RIFF"
+
+
+async def test_decoders_that_are_killed_under_load_cost_at_most_their_own_request(server: RealServer) -> None:
+    """Would catch a killed decoder that takes others with it, is not replaced, or leaves a request without an end."""
+    quarantine: Any = server.pipeline._loader._decoding
+    asked = [{"type": "image_url", "image_url": {"url": png_url(colour)}} for colour in ("red", "green", "blue", "white") * 3]
+    begun = asyncio.Semaphore(0)
+
+    async def looked_at(http: httpx.AsyncClient, picture: dict[str, Any]) -> int:
+        begun.release()
+        messages = [{"role": "user", "content": [picture, {"type": "text", "text": "what is this"}]}]
+        reply = await http.post("/v1/chat/completions", json=BODY | {"messages": messages, "max_completion_tokens": 8})
+        assert reply.status_code == 200 or reply.json()["error"]["code"] == "invalid_media", reply.text
+        return reply.status_code
+
+    async with httpx.AsyncClient(base_url=server.url, timeout=120) as http, asyncio.timeout(240):
+        before = [worker.process for worker in quarantine._idle.queue]
+        tasks = [asyncio.create_task(looked_at(http, picture)) for picture in asked]
+        await begun.acquire()
+        for process in before:
+            process.kill()
+        statuses = await asyncio.gather(*tasks)
+        assert statuses.count(400) <= len(before), statuses
+        assert await looked_at(http, asked[0]) == 200
