@@ -14,6 +14,7 @@ mixture stays for thousands of steps where every answer is any name:
 
 import argparse
 import random
+import shutil
 import time
 from datetime import datetime
 from pathlib import Path
@@ -242,16 +243,17 @@ class Training:
             print(line, flush=True)
 
     def export(self, folder: Path) -> None:
-        """The averaged backbone, and its projectors into the encoders' folders."""
+        """The averaged backbone, and the encoders that it was trained with, its projectors in them."""
         model = self.averaged()
         export_backbone(model.language_model, model.language_model.state_dict(), folder / "backbone")
         for kind, prefix in (("image", "mm_projector."), ("audio", "audio_projector.")):
-            # Also in the cache, whence the encoders are copied.
-            for path in (root / f"{kind}_encoder" / "model.safetensors" for root in (folder, self.cache)):
-                if kind in model.projectors and path.exists():
-                    weights = model.projectors[kind].state_dict()
-                    tensors = load_file(path) | {prefix + name: value.half() for name, value in weights.items()}
-                    save_file(tensors, path)
+            own = self.cache / f"{kind}_encoder"
+            if kind in model.projectors and own.exists():
+                weights = model.projectors[kind].state_dict()
+                tensors = load_file(own / "model.safetensors")
+                save_file(tensors | {prefix + name: value.half() for name, value in weights.items()}, own / "model.safetensors")
+                for name in ("config.json", "model.safetensors"):
+                    shutil.copy(own / name, folder / f"{kind}_encoder" / name)
         print(f"exported step {self.step}")
 
 
