@@ -94,7 +94,7 @@ class Sampling:
     logprobs: int | None = None  # how many likely tokens are told beside each token of text; None: no likelihoods at all
     logit_bias: tuple[tuple[int, float], ...] = ()  # token id, and what is added to its logit
     form: Mapping[str, Any] | None = None  # a JSON schema that the whole reply follows
-    calls: Mapping[str, Any] | None = None  # a structural tag that the whole reply follows: calls of tools
+    calls: Mapping[str, Any] | None = None  # what the whole reply follows, in vLLM's words: calls of tools
     may_call: bool = False  # a reply that was asked for aloud may do without a voice, for it may call a tool instead
 
 

@@ -140,7 +140,7 @@ class VllmBackbone:
             grammar = self._grammar(modalities, sampling.may_call)
             return {"structured_outputs": StructuredOutputsParams(grammar=grammar) if grammar is not None else None}
         if sampling.calls is not None:
-            form = StructuredOutputsParams(structural_tag=json.dumps(sampling.calls))
+            form = StructuredOutputsParams(**sampling.calls)
         else:
             form = StructuredOutputsParams(json=dict(sampling.form or {}))
         if not self._checkpoint.bands:

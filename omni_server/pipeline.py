@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -211,7 +212,8 @@ class Pipeline:
         if form is None:
             return None
         tools = [tool for tool in request.tools if calling.named in (None, tool["function"]["name"])]
-        return call_grammar(form, tools, several=calling.several and calling.named is None)
+        tag = call_grammar(form, tools, several=calling.several and calling.named is None)
+        return {"structural_tag": json.dumps(tag)}
 
     def _held_to_calls(self, request: Request) -> Request:
         """The sampling that the wish for tools asks for."""
