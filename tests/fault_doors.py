@@ -216,7 +216,8 @@ async def live(house: House) -> str:
         async with aclosing(quiet(socket)) as rest:
             endings += [event["type"] async for event in rest].count("session.usage.updated")
     ears.lane.close()
-    assert endings == 1 and len(told) <= 1
+    # An answer that was begun in a pause may have failed before, and so brought down what the one that counts needs.
+    assert endings == 1, told
     return told[0] if told else "whole"
 
 

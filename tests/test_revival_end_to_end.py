@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Iterable
 from typing import Any
 
 import grpc
@@ -36,16 +37,16 @@ def engine_processes() -> set[int]:
     return {child.pid for child in psutil.Process().children() if "EngineCore" in " ".join((child.name(), *child.cmdline()))}
 
 
-async def plain(http: httpx.AsyncClient, begun: asyncio.Semaphore) -> str:
+async def plain(http: httpx.AsyncClient, begun: asyncio.Semaphore, body: dict[str, Any]) -> str:
     begun.release()
-    reply = await http.post("/v1/chat/completions", json=BODY)
+    reply = await http.post("/v1/chat/completions", json=body)
     assert reply.status_code == 503 and int(reply.headers["retry-after"]) >= 1
     return str(reply.json()["error"]["code"])
 
 
-async def streamed(http: httpx.AsyncClient, begun: asyncio.Semaphore) -> str:
+async def streamed(http: httpx.AsyncClient, begun: asyncio.Semaphore, body: dict[str, Any]) -> str:
     endings = []
-    async with http.stream("POST", "/v1/chat/completions", json=BODY | {"stream": True}) as reply:
+    async with http.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as reply:
         async for line in reply.aiter_lines():
             begun.release()
             if '"error"' in line or "[DONE]" in line:
@@ -67,7 +68,7 @@ async def called(client: Client, begun: asyncio.Semaphore) -> str:
             begun.release()
     except grpc.aio.AioRpcError as error:
         return error.code().name
-    return "no error"
+    return "whole"
 
 
 async def answered(http: httpx.AsyncClient) -> bool:
@@ -75,15 +76,18 @@ async def answered(http: httpx.AsyncClient) -> bool:
     return reply.status_code == 200
 
 
-async def killed_under_load(http: httpx.AsyncClient, client: Client, engines: set[int]) -> None:
+async def killed_under_load(http: httpx.AsyncClient, client: Client, engines: set[int], ends: Iterable[int]) -> None:
+    """`ends` are ruled out, so that what REST asks for is still open; a call may be over already."""
     begun = asyncio.Semaphore(0)
-    asked = [work for _ in range(2) for work in (plain(http, begun), streamed(http, begun), called(client, begun))]
+    body = BODY | {"logit_bias": {str(end): -100 for end in ends}}
+    asked = [work for _ in range(2) for work in (plain(http, begun, body), streamed(http, begun, body), called(client, begun))]
     tasks = [asyncio.create_task(work) for work in asked]
     for _ in range(30):
         await begun.acquire()
     (engine,) = engines
     os.kill(engine, signal.SIGKILL)
-    assert set(await asyncio.gather(*tasks)) == {"engine_unavailable", "UNAVAILABLE"}
+    endings = await asyncio.gather(*tasks)
+    assert endings.count("engine_unavailable") == 4 and set(endings) <= {"engine_unavailable", "UNAVAILABLE", "whole"}
     assert (await http.get("/ready")).status_code == 503
     while (await http.get("/ready")).status_code != 200:
         assert not await answered(http)
@@ -103,7 +107,7 @@ async def test_an_engine_that_is_killed_comes_back() -> None:
     ):
         assert await answered(http)
         before, handles = engine_processes(), psutil.Process().num_fds()
-        await killed_under_load(http, client, before - others)
+        await killed_under_load(http, client, before - others, server.pipeline._end_of_turn)
         assert len(engine_processes()) == len(before)
         assert psutil.Process().num_fds() <= handles + 20  # the clients' own connections are among them
 
