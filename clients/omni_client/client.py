@@ -183,7 +183,7 @@ class OmniClient:
         path, bytes or a PIL image; `seed` and `size` are those of `draw`."""
         looks = wire_media.Looks(1, seed, size, format)
         exchange = wire_media.edit_exchange(pictures, prompt, looks, model=model or self._model)
-        return (self._exchange(exchange, timeout))[0]
+        return self._exchange(exchange, timeout)[0]
 
     def vary(
         self,
