@@ -82,12 +82,13 @@ async def killed_under_load(http: httpx.AsyncClient, client: Client, engines: se
     body = BODY | {"logit_bias": {str(end): -100 for end in ends}}
     asked = [work for _ in range(2) for work in (plain(http, begun, body), streamed(http, begun, body), called(client, begun))]
     tasks = [asyncio.create_task(work) for work in asked]
-    for _ in range(30):
+    for _ in range(12):  # a draft makes several tokens at a time, and calls must not be over yet
         await begun.acquire()
     (engine,) = engines
     os.kill(engine, signal.SIGKILL)
     endings = await asyncio.gather(*tasks)
-    assert endings.count("engine_unavailable") == 4 and set(endings) <= {"engine_unavailable", "UNAVAILABLE", "whole"}
+    assert endings.count("engine_unavailable") == 4 and "UNAVAILABLE" in endings
+    assert set(endings) <= {"engine_unavailable", "UNAVAILABLE", "whole"}
     assert (await http.get("/ready")).status_code == 503
     while (await http.get("/ready")).status_code != 200:
         assert not await answered(http)
