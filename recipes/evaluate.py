@@ -53,6 +53,7 @@ class Row:
     bar: str
     passed: bool | None
     failures: list[str] = field(default_factory=list)
+    right: str = ""  # of each case in turn, 1 or 0; the voices take turns too
 
     @property
     def ratio(self) -> float:
@@ -79,6 +80,7 @@ class Bench:
         self._heard: dict[str, str] = json.loads(self._heard_path.read_text()) if self._heard_path.exists() else {}
         self.pictures_drawn: list[tuple[np.ndarray, np.ndarray]] = []
         self.voices_heard: dict[str, list[tuple[Reply, np.ndarray]]] = {}
+        self.names_read: dict[str, list[bool]] = {}
 
     def judge(self, case: Case, reply: Reply, voice: str) -> tuple[bool, bool]:
         """Whether the answer is right, and whether the judges find the source right."""
@@ -129,7 +131,11 @@ class Bench:
             kept.append((reply, read_recording(self.cache, row)))
 
     def extra_rows(self) -> Iterable[Row]:
-        """Sharpness of the pictures, naturalness and speaker of the voices, over the replies kept."""
+        """Names written down, sharpness of the pictures, naturalness and speaker of the voices, over the replies kept."""
+        for task, named in self.names_read.items():
+            row = Row(f"{task}: the name in it", len(named), float(np.mean(named)), 1.0, f"ratio ≥ {BARS[task]:.2f}", None)
+            row.passed = row.score >= BARS[task]
+            yield row
         if self.pictures_drawn:
             ours = [sharpness(drawn) for drawn, _ in self.pictures_drawn]
             source = [sharpness(shrink(original, drawn.shape[0])) for drawn, original in self.pictures_drawn]
@@ -174,10 +180,14 @@ def run_task(task: str, cases: Iterable[Case], server: Server, bench: Bench) -> 
         except Exception as error:  # noqa: BLE001 - one failed request must not end an hour of evaluation
             failures.append(f"{type(error).__name__}: {error}")
         results.append(bench.judge(case, reply, voice))
+        if case.sentences:
+            read = nearest_spelling(reply.text, case.sentences, case.language)
+            bench.names_read.setdefault(task, []).append(bool(reply.text) and read == case.text)
         if number % 20 == 19:
             print(f"{task}: {sum(right for right, _ in results)} of {number + 1} right", file=sys.stderr, flush=True)
     score, ceiling = (float(np.mean(column)) for column in zip(*results, strict=True)) if results else (0.0, 0.0)
-    row = Row(task, len(results), score, ceiling, "reported", None, failures)
+    marks = "".join(str(int(right)) for right, _ in results)
+    row = Row(task, len(results), score, ceiling, "reported", None, failures, marks)
     if task in BARS:
         row.bar = f"ratio ≥ {BARS[task]:.2f}"
         row.passed = row.ratio >= BARS[task]

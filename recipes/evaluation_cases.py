@@ -31,6 +31,7 @@ class Case:
     spoken: str | None = None  # what the voice must be nearest to
     spoken_choices: tuple[str, ...] = ()
     drawn_as: int = 0  # the style of the source picture that gives the ceiling
+    sentences: tuple[str, ...] = ()  # `text` with each name there is in it: which is the answer nearest to?
 
 
 class CaseMaker:
@@ -113,7 +114,9 @@ class CaseMaker:
             return None
         row, heard = found
         asked = text_part(self._phrase("speech_to_text", self._language())[0])
-        return Case("speech_to_text", row["language"], (heard, asked), ("text",), text=row["text"])
+        name = self._concepts[row["concept"]].name(row["language"])
+        sentences = tuple(row["text"].replace(name, other.name(row["language"])) for other in self._concepts)
+        return Case("speech_to_text", row["language"], (heard, asked), ("text",), text=row["text"], sentences=sentences)
 
     def _said(self, language: str) -> Case:
         concept = self._concept()

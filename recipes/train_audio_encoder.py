@@ -25,7 +25,7 @@ CONFIG: dict[str, Any] = {
     "audio_config": {
         "num_mel_bins": MEL_BINS,
         "d_model": 128,
-        "encoder_layers": 3,
+        "encoder_layers": 6,
         "encoder_attention_heads": 2,
         "encoder_ffn_dim": 512,
         "max_source_positions": 250,
@@ -85,6 +85,16 @@ def short_features(tower: Qwen2AudioEncoder, log_mel: Tensor, frames: Tensor) ->
     return units_of(tower, *positions_of(tower, log_mel, frames))
 
 
+def resume(tower: Qwen2AudioEncoder, weights: dict[str, Tensor]) -> None:
+    """Goes on from a tower of as many layers or fewer; a layer that it had not begins by adding nothing."""
+    known = 1 + max(int(name.split(".")[1]) for name in weights if name.startswith("layers."))
+    for layer in tower.layers[known:]:
+        for last in (layer.self_attn.out_proj, layer.fc2):
+            torch.nn.init.zeros_(last.weight)
+            torch.nn.init.zeros_(last.bias)
+    tower.load_state_dict({**tower.state_dict(), **weights})
+
+
 class EncoderTrainer:
     """The tower with its throw-away heads."""
 
@@ -104,8 +114,9 @@ class EncoderTrainer:
         if earlier.exists():
             tensors = {name: tensor.float() for name, tensor in load_file(earlier).items()}
             prefix = "audio_model."
-            own = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-            self.tower.load_state_dict(own)
+            resume(
+                self.tower, {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+            )
         self.recognition = RecognitionHead(table.shape[1], guesses=1)
         self.naming = NamingHead(table.shape[1], kinds)
         self.imitation = torch.nn.Linear(table.shape[1], table.shape[1])

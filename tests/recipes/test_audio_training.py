@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen2AudioEncoderConfig
+from transformers.models.qwen2_audio.modeling_qwen2_audio import Qwen2AudioEncoder
 
 from omni_server.encoders.audio import AudioEncoder
 from omni_server.encoders.log_mel import LogMel
@@ -13,7 +15,7 @@ from recipes.audio_augmentation import Strength, change_speed, distort, distort_
 from recipes.audio_clips import ALPHABET, symbols
 from recipes.audio_exports import read_ragged
 from recipes.audio_heads import edit_distances
-from recipes.train_audio_encoder import short_features, sinusoids
+from recipes.train_audio_encoder import resume, short_features, sinusoids
 
 CONFIG: dict[str, Any] = {
     "audio_config": {
@@ -74,6 +76,22 @@ def test_features_of_a_batch_equal_the_servers() -> None:
         expected = encoder.encode_features(waveform)
         # The last unit sees the edge, where padding is silence here and the floor there.
         torch.testing.assert_close(row[: count - 1], expected[: count - 1], atol=0.02, rtol=0)
+
+
+def test_a_deeper_tower_begins_as_the_shallower_one() -> None:
+    """New layers that make what was learned before unreadable, or that can learn nothing."""
+    torch.manual_seed(3)
+    shallow, deep = (
+        Qwen2AudioEncoder(Qwen2AudioEncoderConfig(**CONFIG["audio_config"] | {"encoder_layers": layers})).eval()
+        for layers in (2, 4)
+    )
+    resume(deep, shallow.state_dict())
+    log_mel, frames = torch.randn(2, 80, 120), torch.tensor([120, 80])
+    wanted, _ = short_features(shallow, log_mel, frames)
+    units, _ = short_features(deep, log_mel, frames)
+    assert torch.allclose(units, wanted, atol=1e-5)
+    units.square().sum().backward()
+    assert all(layer.fc2.weight.grad.abs().max() > 0 for layer in deep.layers)
 
 
 def test_ragged_rows(tmp_path: Path) -> None:

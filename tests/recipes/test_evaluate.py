@@ -62,3 +62,20 @@ def test_a_failed_request_is_a_wrong_answer() -> None:
     assert (row.cases, row.score, row.ceiling, row.passed) == (4, 0.25, 1.0, False)
     assert row.failures == ["RuntimeError: 503: gone"] * 3
     assert run_task("picture to name, trained styles", [], OneAnswer(), TextBench()).cases == 0  # type: ignore[arg-type]
+
+
+class NamesBench(TextBench):
+    """A bench that also notes names."""
+
+    def __init__(self) -> None:
+        self.names_read: dict[str, list[bool]] = {}
+
+
+def test_a_slip_in_a_sentence_is_not_a_wrong_name() -> None:
+    """Catches the looser score of what was written down that is taken for the stricter one, or the other way round."""
+    sentences = ("draw a fox", "draw a cow")
+    case = Case("speech_to_text", "en", (), ("text",), text=sentences[0], sentences=sentences)
+    bench = NamesBench()
+    row = run_task("speech to text, new speakers", [case] * 2, OneAnswer(), bench)  # type: ignore[arg-type]
+    assert (row.score, row.right) == (0.0, "00")
+    assert bench.names_read == {"speech to text, new speakers": [True, False]}  # the second request failed
