@@ -86,6 +86,19 @@ async def test_a_live_client_that_stops_reading_is_given_up() -> None:
         call.connection._connection.transport.abort()  # its closing words would wait behind what it has not read
 
 
+async def test_a_conversation_over_grpc_that_nobody_reads_is_given_up() -> None:
+    """Would catch a call whose half that is sent goes on for ever because the half that is read does not."""
+    pipeline = ScriptedPipeline(*LONG)
+    async with rpc_client(pipeline, Settings(shutdown_seconds=0, reader_seconds=0.5)) as client:
+        call: Any = client.stub.Converse()
+        await call.write(converse_pb2.ConverseRequest(config=converse_pb2.ConverseConfig()))
+        await call.write(converse_pb2.ConverseRequest(text="hi"))
+        await call.write(converse_pb2.ConverseRequest(end_turn=converse_pb2.EndTurn()))
+        await call.read()
+        await until_left(pipeline)
+        assert pipeline.running == 0
+
+
 async def test_a_client_that_reads_slowly_gets_everything() -> None:
     """Would catch a limit on the whole answer where there should be one on each write."""
     pipeline = ScriptedPipeline(*words(0, *("word " * 20).split()), done())
