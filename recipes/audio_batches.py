@@ -122,7 +122,7 @@ class AudioBatches:
         for row, (log_mel, _) in enumerate(dressed):
             padded[row] = log_mel.min()  # what silence after the sound looks like, under the floor
             padded[row, :, : log_mel.shape[1]] = log_mel
-        texts = [symbols(clip.text) for clip in clips]
+        texts = [symbols(clip.text, clip.language) for clip in clips]
         targets = torch.tensor([number for text in texts for number in text])
         lengths = torch.tensor([len(text) for text in texts])
         return AudioBatch(padded, frames, tuple(clips), torch.tensor([clean for _, clean in dressed]), targets, lengths)

@@ -1,8 +1,8 @@
 """Speech-in step: the synthesised recordings as 16 kHz waveforms with their texts. Knows nothing about networks."""
 
 import json
-import unicodedata
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -10,14 +10,13 @@ import soundfile
 import soxr
 
 from recipes.domain import cache_folder
+from recipes.engines import Phonemizer
 
 SAMPLE_RATE = 16_000
 LONGEST_SECONDS = 4.9  # one chunk of the encoder; longer recordings are left out of training
 
-_LETTERS = "abcdefghijklmnopqrstuvwxyz' "
-_JAMO = [*range(0x1100, 0x1113), *range(0x1161, 0x1176), *range(0x11A8, 0x11C3)]  # leads, vowels, tails
-_SILENT_LEAD = chr(0x110B)
-ALPHABET = [*_LETTERS, *map(chr, _JAMO)]
+# Letters would ask a small encoder for English spelling, of which it learned half as many names as of Korean ones.
+ALPHABET = [*" AIOWTabdefhijklmnopstuvwzæðŋɐɑɔɕəɛɜɡɪɯɹɾʃʊʌʒʤʥʧʨʰθᵊᵻ"]  # misaki's phonemes, without stress
 BLANK = 0  # symbols are numbered from 1, in the order of ALPHABET
 _NUMBER = {symbol: number for number, symbol in enumerate(ALPHABET, 1)}
 
@@ -60,10 +59,15 @@ class Clip:
         return self.split == "train"
 
 
-def symbols(text: str) -> list[int]:
-    """Letters and jamo of a text as numbers; whatever is neither is dropped, and so is the silent lead."""
-    spread = unicodedata.normalize("NFD", text.lower()).replace(_SILENT_LEAD, "")
-    return [_NUMBER[symbol] for symbol in spread.strip(" .?!") if symbol in _NUMBER]
+@cache
+def symbols(text: str, language: str) -> tuple[int, ...]:
+    """How a text sounds, as numbers; stress and punctuation are dropped."""
+    return tuple(_NUMBER[symbol] for symbol in _phonemizer()(text, language).strip() if symbol in _NUMBER)
+
+
+@cache
+def _phonemizer() -> Phonemizer:
+    return Phonemizer()
 
 
 def read_clips() -> list[Clip]:
@@ -96,7 +100,7 @@ class ClipStore:
                 continue
             waveform = read_waveform(clip)
             self._waveforms[clip.path] = waveform
-            if len(waveform) <= LONGEST_SECONDS * SAMPLE_RATE and len(symbols(clip.text)) > 0:
+            if len(waveform) <= LONGEST_SECONDS * SAMPLE_RATE and symbols(clip.text, clip.language):
                 self.clips.append(clip)
         return len(self.clips) - known
 

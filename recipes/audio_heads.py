@@ -1,5 +1,7 @@
 """Speech-in step: heads that teach and are thrown away (recognition, reconstruction), and recognition's scores."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -11,8 +13,8 @@ from recipes.domain import load_concepts
 
 
 class RecognitionHead(nn.Module):
-    """Reads letters and jamo from vectors; trained with CTC. At 25 vectors a second two guesses are made from each: fast
-    speech has more than one letter in 40 ms."""
+    """Reads phonemes from vectors; trained with CTC. At 25 vectors a second two guesses are made from each: fast
+    speech has more than one in 40 ms."""
 
     def __init__(self, width: int, hidden: int = 128, guesses: int = 2) -> None:
         super().__init__()
@@ -103,7 +105,7 @@ class MelDecoder(nn.Module):
         return (error.abs().sum() + 0.5 * error.diff(dim=-1).abs().sum()) / (present.sum() * self.mel_bins)
 
 
-def edit_distances(reading: list[int], candidates: list[list[int]]) -> np.ndarray:
+def edit_distances(reading: Sequence[int], candidates: Sequence[Sequence[int]]) -> np.ndarray:
     """Levenshtein distance of one reading to each candidate, [candidates], all in one table."""
     longest = max(map(len, candidates))
     table = np.full((len(candidates), longest), -1)
@@ -127,12 +129,15 @@ def right_names(clips: list[Clip], readings: list[list[int]]) -> list[bool]:
     for clip, reading in zip(clips, readings, strict=True):
         name = concepts[clip.concept or 0].name(clip.language)
         texts = [clip.text.replace(name, other.name(clip.language)) for other in concepts]
-        distances = edit_distances(reading, [symbols(text) for text in texts])
+        distances = edit_distances(reading, [symbols(text, clip.language) for text in texts])
         right.append(int(distances.argmin()) == clip.concept)
     return right
 
 
 def error_rate(clips: list[Clip], readings: list[list[int]]) -> float:
     """Wrong symbols over all symbols."""
-    wrong = sum(int(edit_distances(reading, [symbols(clip.text)])[0]) for clip, reading in zip(clips, readings, strict=True))
-    return wrong / max(1, sum(len(symbols(clip.text)) for clip in clips))
+    wrong = sum(
+        int(edit_distances(reading, [symbols(clip.text, clip.language)])[0])
+        for clip, reading in zip(clips, readings, strict=True)
+    )
+    return wrong / max(1, sum(len(symbols(clip.text, clip.language)) for clip in clips))

@@ -44,8 +44,8 @@ POSITION_SCALE, CONVOLUTION_GAIN = 0.3, 4.0
 # Hard cases from the first step on would keep CTC on its plateau; easy ones at the end let it settle.
 STRENGTHS = (
     (0.25, Strength(chance=0.4, dirt=0.2, speed=0.06, tempo=0.06, vocal_tract=0.06, masks=1)),
-    (0.9, Strength(chance=0.8, dirt=0.5, speed=0.13, tempo=0.12, vocal_tract=0.12)),
-    (1.0, Strength(chance=0.6, dirt=0.3, speed=0.1, tempo=0.1, vocal_tract=0.1, masks=1)),
+    (0.9, Strength(chance=0.6, dirt=0.3, speed=0.1, tempo=0.1, vocal_tract=0.1, masks=1)),
+    (1.0, Strength(chance=0.4, dirt=0.2, speed=0.08, tempo=0.08, vocal_tract=0.08, masks=1)),
 )
 REFRESH_STEPS = 1000
 
@@ -118,10 +118,17 @@ class EncoderTrainer:
                 self.tower, {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
             )
         self.recognition = RecognitionHead(table.shape[1], guesses=1)
+        self.unit_recognition = RecognitionHead(table.shape[1])  # of what the backbone is given: half as many vectors
         self.naming = NamingHead(table.shape[1], kinds)
         self.imitation = torch.nn.Linear(table.shape[1], table.shape[1])
         self.teacher = AudioCodebook.from_pretrained(cache_folder() / "audio_codebook").network
-        self.parts = {"tower": self.tower, "recognition": self.recognition, "naming": self.naming, "imitation": self.imitation}
+        self.parts = {
+            "tower": self.tower,
+            "recognition": self.recognition,
+            "unit_recognition": self.unit_recognition,
+            "naming": self.naming,
+            "imitation": self.imitation,
+        }
         slow = [p for convolution in convolutions for p in convolution.parameters()]
         excluded = {id(parameter) for parameter in [table, *slow]}
         others = [p for part in self.parts.values() for p in part.parameters() if id(p) not in excluded]
@@ -146,6 +153,7 @@ class EncoderTrainer:
             positions, position_counts = positions_of(self.tower, batch.log_mel, batch.frames)
             recognition = self.recognition.loss(self.tower.layer_norm(positions), position_counts, batch)
             units, counts = units_of(self.tower, positions, position_counts)
+            recognition = (recognition + self.unit_recognition.loss(units, counts, batch)) / 2
             naming = self.naming.loss(units, counts, batch.clips)
             imitation = self.imitation_loss(units, counts, batch)
         self.optimizer.zero_grad()
@@ -156,13 +164,12 @@ class EncoderTrainer:
 
     @torch.inference_mode()
     def read(self, batches: AudioBatches, clips: list[Clip]) -> list[list[int]]:
-        """Greedy readings of clips as they are."""
+        """Greedy readings of clips as they are, from what the backbone is given."""
         self.tower.eval()
         readings: list[list[int]] = []
         for start in range(0, len(clips), 16):
             batch = batches.plain(clips[start : start + 16])
-            positions, counts = positions_of(self.tower, batch.log_mel, batch.frames)
-            readings += self.recognition.read(self.tower.layer_norm(positions), counts)
+            readings += self.unit_recognition.read(*short_features(self.tower, batch.log_mel, batch.frames))
         self.tower.train()
         return readings
 

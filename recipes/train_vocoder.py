@@ -31,9 +31,9 @@ from recipes.vocoder_clips import (
     SPEAKERS,
     SpokenClip,
     Window,
+    as_written,
     codebook_units,
     cut_window,
-    in_other_voices,
     load_clips,
     random_windows,
     stand_in_units,
@@ -191,8 +191,8 @@ def train(seconds: float, start_share: float, critics_from: float) -> None:
     trainer = Trainer(cache)
     clips, source = load_training_clips(cache)
     trainer.use_units(source)
+    clips = as_written(clips)
     held, kept = clips[:HELD_OUT], clips[HELD_OUT:]
-    kept += in_other_voices(kept)
     print(f"{len(kept)} clips, {sum(len(clip.units) for clip in kept) / 25:.0f} s, units from {source}", flush=True)
     chance = random.Random(trainer.step)
     context = trainer.network.context()

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torchaudio
 from torch import Tensor
 
+from recipes.backbone_media import ANSWER_VOICES
 from recipes.domain import OUTPUT_VOICES
 from recipes.speech import read_manifest, read_recording
 
 SAMPLE_RATE, SAMPLES_PER_UNIT = 24_000, 960
 SPEAKERS = tuple(OUTPUT_VOICES)
+WRITERS = {language: list(OUTPUT_VOICES.values()).index(voice) for language, voice in ANSWER_VOICES.items()}
 HELD_OUT = 8  # clips kept for validation
 
 
@@ -31,6 +34,7 @@ class SpokenClip:
     text: str
     language: str
     units: Tensor  # [n]
+    sounds: Tensor  # [n, width], what is said at each unit, for finding the same in another voice
 
 
 def load_clips(cache: Path) -> list[SpokenClip]:
@@ -42,8 +46,8 @@ def load_clips(cache: Path) -> list[SpokenClip]:
             waveform = torch.from_numpy(read_recording(cache, row))
             samples = len(waveform)
             waveform = torch.nn.functional.pad(waveform, (0, -len(waveform) % SAMPLES_PER_UNIT))
-            units = torch.empty(0, dtype=torch.long)
-            clips.append(SpokenClip(waveform, samples, names[row["voice"]], row["text"], row["language"], units))
+            units, sounds = torch.empty(0, dtype=torch.long), torch.empty(0, 0)
+            clips.append(SpokenClip(waveform, samples, names[row["voice"]], row["text"], row["language"], units, sounds))
     random.Random("vocoder").shuffle(clips)
     return clips
 
@@ -53,13 +57,22 @@ def codebook_units(clips: Sequence[SpokenClip], folder: Path) -> None:
     import soxr
 
     from omni_server.encoders.audio import AudioCodebook
+    from omni_server.encoders.log_mel import LogMel
 
     codebook = AudioCodebook.from_pretrained(folder)
+    log_mel = LogMel(codebook.network.config.n_mels)
+
+    @torch.inference_mode()
+    def before_codes(waveform: np.ndarray) -> Tensor:  # [samples] -> [units, width]
+        hidden, _ = codebook.network.encoder(log_mel(torch.from_numpy(waveform))[None], None)
+        return torch.nn.functional.layer_norm(hidden[0], hidden.shape[-1:])
+
     for clip in clips:
-        codes = codebook.encode(soxr.resample(clip.waveform[: clip.samples].numpy(), SAMPLE_RATE, 16_000))
+        heard = soxr.resample(clip.waveform[: clip.samples].numpy(), SAMPLE_RATE, 16_000)
+        codes = codebook.encode(heard)
         count = len(clip.waveform) // SAMPLES_PER_UNIT
         codes += codes[-1:] * (count - len(codes))  # the tokenizer may drop a last, partial unit
-        clip.units = torch.tensor(codes[:count])
+        clip.units, clip.sounds = torch.tensor(codes[:count]), before_codes(heard)[:count]
 
 
 def stand_in_units(clips: Sequence[SpokenClip], size: int, rounds: int = 12) -> None:
@@ -79,7 +92,7 @@ def stand_in_units(clips: Sequence[SpokenClip], size: int, rounds: int = 12) -> 
         counts = torch.bincount(nearest, minlength=len(centres))[:, None]
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
     for clip, frames in zip(clips, features, strict=True):
-        clip.units = torch.cdist(frames, centres).argmin(dim=1)
+        clip.units, clip.sounds = torch.cdist(frames, centres).argmin(dim=1), frames
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,35 +124,24 @@ def random_windows(
     return windows
 
 
-def in_other_voices(clips: Sequence[SpokenClip]) -> list[SpokenClip]:
-    """The same recordings once more, with the units of another voice's recording of the same words, on this one's time.
+def as_written(clips: Sequence[SpokenClip]) -> list[SpokenClip]:
+    """Every recording with the units that the backbone writes for its words: one voice's in each language, whoever speaks.
 
-    The backbone writes one voice's units for each language, and any voice may be asked to speak them; units still hold
-    something of who spoke: a vocoder that had met each voice's own units alone had twice the mel error with the other's.
+    Where that is another voice than the recording's, they are put on its time. Units still hold something of who spoke: by
+    a vocoder that had learned each voice's own, half of the names were understood in the other voice.
     """
-    by_words: dict[tuple[str, str], list[SpokenClip]] = {}
-    for clip in clips:
-        by_words.setdefault((clip.text, clip.language), []).append(clip)
-    mel = torchaudio.transforms.MelSpectrogram(SAMPLE_RATE, 1024, hop_length=SAMPLES_PER_UNIT, n_mels=40, power=1.0)
-    return [
-        SpokenClip(clip.waveform, clip.samples, clip.speaker, clip.text, clip.language, other.units[_places(mel, clip, other)])
-        for group in by_words.values()
-        for clip in group
-        for other in group
-        if other.speaker != clip.speaker
-    ]
+    written = {(clip.text, clip.language): clip for clip in clips if clip.speaker == WRITERS[clip.language]}
+    pairs = ((clip, written[clip.text, clip.language]) for clip in clips if (clip.text, clip.language) in written)
+    return [replace(clip, units=writer.units[places(clip.sounds, writer.sounds)]) for clip, writer in pairs]
 
 
-def _places(mel: torchaudio.transforms.MelSpectrogram, clip: SpokenClip, other: SpokenClip) -> Tensor:
-    """For each unit of `clip`, which unit of `other` says the same: dynamic time warping of log-mels, [units]."""
+def places(mine: Tensor, theirs: Tensor) -> Tensor:
+    """For each of [n, width], which of [m, width] says the same, by dynamic time warping: [n]."""
     import librosa
 
-    shapes = []
-    for each in (clip, other):
-        frames = (mel(each.waveform)[:, : len(each.units)] + 1e-3).log()  # [40, units]
-        shapes.append((frames - frames.mean(dim=1, keepdim=True)).numpy())
-    _, path = librosa.sequence.dtw(*shapes)
-    places = torch.zeros(len(clip.units), dtype=torch.long)
-    for mine, theirs in path[::-1].tolist():
-        places[mine] = theirs
-    return places
+    shapes = [(sounds - sounds.mean(dim=0)).T.numpy() for sounds in (mine, theirs)]
+    _, path = librosa.sequence.dtw(*shapes, metric="cosine")
+    found = torch.zeros(len(mine), dtype=torch.long)
+    for place, other in path[::-1].tolist():
+        found[place] = other
+    return found

@@ -15,6 +15,8 @@ from recipes.audio_augmentation import Strength, change_speed, distort, distort_
 from recipes.audio_clips import ALPHABET, symbols
 from recipes.audio_exports import read_ragged
 from recipes.audio_heads import edit_distances
+from recipes.domain import LANGUAGES, load_concepts
+from recipes.engines import Phonemizer
 from recipes.train_audio_encoder import resume, short_features, sinusoids
 
 CONFIG: dict[str, Any] = {
@@ -31,16 +33,21 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def test_symbols_are_letters_and_jamo() -> None:
-    """Capitals, full stops or the silent lead becoming symbols nobody can hear."""
-    assert [ALPHABET[number - 1] for number in symbols("A fox.")] == ["a", " ", "f", "o", "x"]
-    assert [ALPHABET[number - 1] for number in symbols("여우")] == ["\u1167", "\u116e"]
+def test_symbols_are_phonemes() -> None:
+    """Stress or full stops becoming symbols nobody can hear, or a sound that has no symbol."""
+    assert "".join(ALPHABET[number - 1] for number in symbols("a fox.", "en")) == "ɐ fɑks"
+    assert "".join(ALPHABET[number - 1] for number in symbols("여우", "ko")) == "jʌu"
+    silent = {"ˈ", "ˌ", ",", "."}
+    phonemizer = Phonemizer()
+    for concept in load_concepts():
+        for language in LANGUAGES:
+            assert set(phonemizer(concept.name(language), language)) <= {*ALPHABET, *silent}, concept
 
 
 def test_edit_distances() -> None:
     """A score that counts wrongly when candidates differ in length."""
-    candidates = [symbols(text) for text in ("kitten", "sitting", "", "mitten")]
-    assert edit_distances(symbols("sitten"), candidates).tolist() == [1, 2, 6, 1]
+    candidates = [[ord(letter) for letter in text] for text in ("kitten", "sitting", "", "mitten")]
+    assert edit_distances([ord(letter) for letter in "sitten"], candidates).tolist() == [1, 2, 6, 1]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,15 +1,16 @@
 """Training windows are what the decoder will meet."""
 
 import random
+from dataclasses import replace
 
 import torch
 
-from recipes.vocoder_clips import SAMPLES_PER_UNIT, SpokenClip, cut_window, random_windows
+from recipes.vocoder_clips import SAMPLES_PER_UNIT, WRITERS, SpokenClip, as_written, cut_window, random_windows
 
 
 def clip_of(count: int) -> SpokenClip:
     waveform = torch.arange(count * SAMPLES_PER_UNIT, dtype=torch.float32)
-    return SpokenClip(waveform, len(waveform), 0, "a fox", "en", torch.arange(count))
+    return SpokenClip(waveform, len(waveform), 0, "a fox", "en", torch.arange(count), torch.eye(count))
 
 
 def test_a_window_in_the_middle_has_its_context() -> None:
@@ -31,3 +32,13 @@ def test_short_clips_are_drawn_whole_and_long_ones_in_part() -> None:
     windows = random_windows([clip_of(8), clip_of(70)], 40, 30, (2, 2), random.Random(0))
     lengths = {len(window.waveform) // SAMPLES_PER_UNIT for window in windows}
     assert lengths == {8, 30}
+
+
+def test_a_voice_learns_the_units_that_the_backbone_writes() -> None:
+    """Catches a voice trained on units it is never given, or on ones that say something else at that moment."""
+    writer = replace(clip_of(4), speaker=WRITERS["en"], units=torch.tensor([10, 11, 12, 13]))
+    slower = replace(writer, speaker=1 - WRITERS["en"], units=torch.arange(8), sounds=torch.eye(4).repeat_interleave(2, dim=0))
+    alone = replace(slower, text="a cow")
+    own, other = as_written([writer, slower, alone])
+    assert own.units.tolist() == [10, 11, 12, 13]
+    assert other.units.tolist() == [10, 10, 11, 11, 12, 12, 13, 13] and other.speaker == slower.speaker
