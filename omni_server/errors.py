@@ -77,7 +77,7 @@ class MediaTooLarge(RequestError):
 
 
 class ContextOverflow(RequestError):
-    """The prompt leaves no room for a reply in the model's context."""
+    """The prompt leaves no room for a reply in the model's context, or not for a whole one where half of one is of no use."""
 
     code = "context_length_exceeded"
 

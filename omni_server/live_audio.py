@@ -13,7 +13,7 @@ import soxr
 from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 
-from omni_server.audio_format import AudioWriter, open_writer, to_pcm16
+from omni_server.audio_format import RECIPES, AudioWriter, open_writer, to_pcm16
 from omni_server.errors import MediaError, RequestError
 
 Encoding = Literal["pcm16", "opus_packets", "mulaw", "alaw", "wav", "mp3", "flac", "opus", "aac"]
@@ -206,12 +206,22 @@ class OpusPackets:
         return [bytes(packet) for packet in self._codec.encode(frame)]
 
 
+def rates_of(encoding: Encoding) -> tuple[int, ...]:
+    """The only rates that this encoding has, upwards; of one that has all, none."""
+    if encoding == "opus_packets":
+        return OPUS_RATES
+    recipe = RECIPES.get(encoding)
+    known = (av.Codec(recipe.codec, "w").audio_rates or ()) if recipe is not None else ()
+    return tuple(sorted(rate for rate in known if LOWEST_RATE <= rate <= HIGHEST_RATE))
+
+
 def output_rate(encoding: Encoding, wanted: int, own: int, param: str) -> int:
-    """The rate at which sound is sent: as wished, or the model's own, or the nearest that Opus has above it."""
+    """The rate at which sound is sent: as wished, or the model's own, or the highest where the encoding has not that."""
+    rates = rates_of(encoding)
     if wanted:
         check_rate(wanted, param)
-        if encoding in ("opus_packets", "opus") and wanted not in OPUS_RATES:
-            rates = ", ".join(str(rate) for rate in OPUS_RATES)
-            raise RequestError(f"`{param}` is `{wanted}`; expected one of {rates} with Opus", param=param)
+        if rates and wanted not in rates:
+            known = ", ".join(str(rate) for rate in rates)
+            raise RequestError(f"`{param}` is `{wanted}`; expected one of {known} with {encoding.split('_')[0]}", param=param)
         return wanted
-    return own if encoding not in ("opus_packets", "opus") or own in OPUS_RATES else HIGHEST_RATE
+    return own if not rates or own in rates else HIGHEST_RATE

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from omni_server.door import Door
-from omni_server.errors import DecodeFailed, OmniError
+from omni_server.errors import ContextOverflow, OmniError
 from omni_server.instruction import check_language, instruction, language_of, wordings_of
 from omni_server.types import (
     AudioPart,
@@ -85,7 +85,7 @@ async def _answer(door: Door, request: Request, cut_off: str, param: str) -> Asy
                 case SpanClosed(error=OmniError() as error) | Failed(error=error):
                     raise error
                 case Done(finish_reason="length"):
-                    raise DecodeFailed(f"{cut_off}: the model's context has no room for more", param=param)
+                    raise ContextOverflow(f"{cut_off}: the model's context has no room for more", param=param)
                 case Done(usage=usage):
                     yield usage
                 case _:

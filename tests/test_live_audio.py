@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from omni_server.errors import MediaError, RequestError
-from omni_server.live_audio import FrameWriter, OpusReader, PcmReader, Resampler, check_rate, output_rate
+from omni_server.live_audio import (
+    Encoding,
+    FrameWriter,
+    OpusReader,
+    PcmReader,
+    Resampler,
+    check_rate,
+    output_rate,
+    rates_of,
+)
 
 TONE = (np.sin(np.arange(24_000) * 2 * np.pi * 440 / 24_000) * 0.5).astype(np.float32)
 
@@ -53,6 +64,16 @@ def test_what_cannot_be_is_refused() -> None:
     for rate in (0, 7_999, 48_001):
         with pytest.raises(RequestError, match="8000 to 48000"):
             check_rate(rate, "rate")
-    with pytest.raises(RequestError, match="Opus"):
-        output_rate("opus_packets", 44_100, 24_000, "rate")
+    for encoding, rate in (("opus_packets", 44_100), ("opus", 22_050), ("mp3", 23_000), ("aac", 8_001)):
+        with pytest.raises(RequestError, match=f"`{rate}`; expected one of 8000, .*48000 with {encoding[:3]}"):
+            output_rate(encoding, rate, 24_000, "rate")  # type: ignore[arg-type]
     assert output_rate("opus_packets", 0, 22_050, "rate") == 48_000
+
+
+@pytest.mark.parametrize("encoding", get_args(Encoding))
+def test_every_rate_that_is_agreed_to_can_be_written(encoding: Encoding) -> None:
+    """Would catch a rate whose encoder refuses it at the first sound, when nobody can be told what to correct."""
+    for own in (16_000, 22_050, 24_000):
+        for wanted in (0, *rates_of(encoding), *(() if rates_of(encoding) else (23_000,))):
+            writer = FrameWriter(encoding, own, output_rate(encoding, wanted, own, "rate"))
+            assert b"".join([*writer.feed(np.zeros(own // 5, np.float32)), *writer.finish()])

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 
 from omni_server.audio_format import MEDIA_TYPES, AudioWriter, open_writer
 from omni_server.door import Door
-from omni_server.errors import DecodeFailed, RequestError
+from omni_server.errors import ContextOverflow, RequestError
 from omni_server.instruction import check_model, instruction
 from omni_server.rest.body import read_body
 from omni_server.rest.chat_reply import Base64Slices
@@ -151,7 +151,7 @@ class SpeechFile:
                 param="input",
             )
         if done.finish_reason == "length":
-            raise DecodeFailed("the voice was cut off: the model's context has no room for all of `input`", param="input")
+            raise ContextOverflow("the voice was cut off: the model's context has no room for all of `input`", param="input")
         self.usage = done.usage
         rest = self._writer.feed(self._tempo.finish()) if self._tempo is not None else b""
         return rest + self._writer.finish()

@@ -12,7 +12,7 @@ import grpc
 from omni.v1 import omni_service_pb2, omni_service_pb2_grpc
 from omni_server.access import current_owner
 from omni_server.door import Door
-from omni_server.errors import DecodeFailed, OmniError, OutOfOrder, RequestError
+from omni_server.errors import ContextOverflow, OmniError, OutOfOrder, RequestError
 from omni_server.instruction import check_model
 from omni_server.rpc.calls import answered
 from omni_server.rpc.converse import converse
@@ -148,7 +148,7 @@ async def spoken(events: AsyncIterator[Event], writer: EventWriter) -> AsyncGene
                 told = f"the model said nothing aloud and wrote {shown(words)}; expected `text` that it can say"
                 raise RequestError(told, param="text")
             case Done(finish_reason="length"):
-                raise DecodeFailed("the voice was cut off: the model's context has no room for all of `text`", param="text")
+                raise ContextOverflow("the voice was cut off: the model's context has no room for all of `text`", param="text")
             case _:
                 pass
         for fields in await fields_of(event, writer):

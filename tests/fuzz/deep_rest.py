@@ -167,7 +167,7 @@ class DeepRest:
             spoken = {"input": "hi", "voice": {"id": voice}, "response_format": "wav"}
             self._borne(await self._sent("/v1/audio/speech", spoken, chance))
             self._borne(await self._client.delete(f"{VOICES}/{voice}"))
-        self._borne(await self._client.post(f"{CONSENTS}/{consent}", json=nudged({"name": "you"}, chance)))
+        self._borne(await self._client.post(f"{CONSENTS}/{consent}", json=readable(nudged({"name": "you"}, chance))))
         self._borne(await self._client.delete(f"{CONSENTS}/{consent}"))
         return made
 

@@ -200,7 +200,9 @@ async def test_failures(stream: str) -> None:
     assert error["message"] == "the engine is gone"
     assert response.status_code == (200 if stream == "true" else 503)
     async with door(worded(*words(0, "fox fox"), done("length"))) as client:
-        assert "cut off" in (await client.post(URL, **form)).text
+        response = await client.post(URL, **form)
+        assert "context_length_exceeded" in response.text and "cut off" in response.text
+        assert response.status_code == (200 if stream == "true" else 400)
     async with door(worded(refusal=ContextOverflow("too long", param="messages"))) as client:
         assert (await client.post(URL, **form)).json()["error"]["param"] == "file"
     async with door(ScriptedPipeline(*REPLY)) as client:

@@ -139,7 +139,8 @@ async def test_a_failure_of_either_half_is_told() -> None:
         async with door(scripted(*scripts)) as client:
             assert (await client.post(TRANSLATIONS, **sent())).status_code == 503
     async with door(scripted(KOREAN, [*words(0, "a"), done("length")])) as client:
-        assert "translation was cut off" in (await client.post(TRANSLATIONS, **sent())).text
+        response = await client.post(TRANSLATIONS, **sent())
+    assert response.status_code == 400 and "translation was cut off" in response.text
 
 
 async def test_several_utterances_have_their_own_lines() -> None:
