@@ -6,6 +6,7 @@ import subprocess
 import tarfile
 import zipfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,10 +39,11 @@ class Engine(Protocol):
 class Phonemizer:
     """Text -> misaki phonemes; English by hibari's lexicon, Korean by our rules."""
 
-    def __init__(self) -> None:
+    @cached_property
+    def _english(self) -> Any:
         from hibari.g2p import G2P
 
-        self._english = G2P()
+        return G2P()
 
     def __call__(self, text: str, language: str) -> str:
         return to_phonemes(text) if language == "ko" else str(self._english(text))

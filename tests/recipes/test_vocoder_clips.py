@@ -3,6 +3,7 @@
 import random
 from dataclasses import replace
 
+import pytest
 import torch
 
 from recipes.vocoder_clips import SAMPLES_PER_UNIT, WRITERS, SpokenClip, as_written, cut_window, random_windows
@@ -36,6 +37,7 @@ def test_short_clips_are_drawn_whole_and_long_ones_in_part() -> None:
 
 def test_a_voice_learns_the_units_that_the_backbone_writes() -> None:
     """Catches a voice trained on units it is never given, or on ones that say something else at that moment."""
+    pytest.importorskip("librosa")
     writer = replace(clip_of(4), speaker=WRITERS["en"], units=torch.tensor([10, 11, 12, 13]))
     slower = replace(writer, speaker=1 - WRITERS["en"], units=torch.arange(8), sounds=torch.eye(4).repeat_interleave(2, dim=0))
     alone = replace(slower, text="a cow")
