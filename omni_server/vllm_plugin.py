@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
 from datetime import timedelta
 from functools import cache
+from multiprocessing import connection
+from threading import Thread
 from typing import Any
 
 ARCHITECTURE = "OmniForCausalLM"
@@ -32,6 +37,22 @@ def register() -> None:
     draft = type("OmniDraftConfig", (LlamaConfig,), {"model_type": DRAFT_TYPE})
     AutoConfig.register(DRAFT_TYPE, draft, exist_ok=True)
     _share_devices()
+    _end_with_server()
+
+
+@cache
+def _end_with_server() -> None:
+    """Ends the engine's own process when the server is gone, killed even: it would hold its memory for ever, and the next
+    server on this machine would find none. vLLM's workers look after their own parent."""
+    server = multiprocessing.parent_process()
+    if server is not None and multiprocessing.current_process().name.startswith("EngineCore"):
+        Thread(target=_end_after, args=(server.sentinel,), name="server's end", daemon=True).start()
+
+
+def _end_after(sentinel: int) -> None:
+    """Blocks until a process is over."""
+    connection.wait([sentinel])
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @cache

@@ -1,28 +1,44 @@
-"""omni_server/vllm_plugin.py, in a process of its own, as the engine has it: what it changes there is changed for good."""
+"""What the plug-in does in the engine's own process, without an engine."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
+import multiprocessing
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
 
-GROUPS = """
-from datetime import timedelta
-from pathlib import Path
-import torch
-from torch import distributed
-from omni_server.vllm_plugin import register
-register(), register()
-distributed.init_process_group("gloo", store=distributed.HashStore(), world_size=1, rank=0)
-groups = [distributed.new_group([0], backend="gloo", timeout=timedelta(seconds=77)) for _ in range(4)]
-numbers = torch.ones(3)
-distributed.all_reduce(numbers, group=groups[-1])
-names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
-options = groups[-1]._get_backend(torch.device("cpu")).options
-print(names.count("gloo_tcp_loop"), numbers.tolist(), options._timeout.seconds)
-"""
+import psutil
+
+from omni_server.vllm_plugin import _end_with_server
+
+SPAWN = multiprocessing.get_context("spawn")
 
 
-def test_all_groups_of_an_engine_share_one_waking_thread() -> None:
-    """Would catch an idle engine whose dozen groups wake 100 times a second each, or a group that was spoiled by sharing."""
-    ran = subprocess.run([sys.executable, "-c", GROUPS], capture_output=True, text=True, check=True)
-    assert ran.stdout.split("\n")[-2] == "1 [1.0, 1.0, 1.0] 77"
+def engine(told: Connection) -> None:
+    _end_with_server()
+    told.send(os.getpid())
+    time.sleep(300)
+
+
+def server(told: Connection, name: str) -> None:
+    SPAWN.Process(target=engine, args=(told,), name=name).start()
+    time.sleep(300)
+
+
+def test_a_killed_server_leaves_no_engine() -> None:
+    """Would catch an engine that holds a GPU's memory after the kernel has killed its server, and other children that end."""
+    engines = []
+    for name in ("EngineCore", "Somebody"):
+        here, there = SPAWN.Pipe()
+        process = SPAWN.Process(target=server, args=(there, name))
+        process.start()
+        assert here.poll(60)
+        engines.append(psutil.Process(here.recv()))
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+    ending, staying = engines
+    ending.wait(10)
+    assert staying.is_running()
+    staying.kill()
