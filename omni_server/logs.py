@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from omni_server.call import current_call
 
+REFUSED = "ASGI callable returned without completing handshake."
 TEXT = "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"
 
 
@@ -18,6 +19,7 @@ def set_up(format: str, level: str) -> None:
     handler.addFilter(_name_request)
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("omni_server").setLevel(level.upper())
+    logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
 
 
 class JsonLines(logging.Formatter):
@@ -41,3 +43,8 @@ def _name_request(record: logging.LogRecord) -> bool:
     call = current_call()
     record.request_id = call.request_id if call is not None else "-"
     return True
+
+
+def _is_no_refusal(record: logging.LogRecord) -> bool:
+    """uvicorn takes a WebSocket that was refused with an HTTP answer for one that was forgotten: an error at every stranger."""
+    return record.msg != REFUSED

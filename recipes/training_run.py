@@ -29,7 +29,7 @@ class TrainingRun:
     @property
     def share(self) -> float:
         """The part of the budget that is spent, 0..1."""
-        return min(1.0, self.spent / self.budget)
+        return min(1.0, self.spent / self.budget) if self.budget > 0 else 1.0
 
     def advance(self) -> bool:
         """Counts a step and saves now and then; false when the budget is spent."""

@@ -193,12 +193,13 @@ def test_log_lines_name_the_request(capsys: pytest.CaptureFixture[str]) -> None:
         logging.getLogger("omni_server.x").info("not wanted")
         with under(Call("req_2")):
             logging.getLogger("omni_server.x").warning("wanted")
+        logging.getLogger("uvicorn.error").error(logs.REFUSED)
         text = capsys.readouterr().err
     finally:
         root.handlers[:], root.level, ours.level = before
     assert (first["request_id"], first["message"], first["seconds"]) == ("req_1", "said\n안녕", 0.5)
     assert (second["request_id"], second["level"]) == ("-", "error") and "ValueError: boom" in second["error"]
-    assert "not wanted" not in text and "[req_2] wanted" in text
+    assert "not wanted" not in text and "[req_2] wanted" in text and logs.REFUSED not in text
 
 
 async def test_spans(checkpoint: Checkpoint) -> None:

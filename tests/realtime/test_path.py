@@ -13,6 +13,7 @@ import websockets
 from omni_server.config import MediaLimits, UrlPolicy
 from omni_server.errors import DecodeFailed
 from omni_server.fetch import UrlFetcher
+from omni_server.logs import REFUSED
 from omni_server.media import MediaLoader
 from omni_server.types import AudioPart, Done, Failed, ImagePart, Modality, SpanClosed, SpanOpened, TextDelta, TextPart, Usage
 from tests.doubles import Forever, ScriptedCheckpoint, ScriptedPipeline
@@ -239,8 +240,8 @@ async def test_what_is_wrong_is_told_and_the_call_goes_on(message: str, param: s
         await call.update(instructions="be brief")
 
 
-async def test_a_wrong_model_is_refused_before_the_call() -> None:
-    """Would catch a call that is taken and then cannot be answered."""
+async def test_a_wrong_model_is_refused_before_the_call(capsys: pytest.CaptureFixture[str]) -> None:
+    """Would catch a call that is taken and then cannot be answered, and a refusal that stands in the log as an error."""
     pipeline = ScriptedPipeline()
     async with served(pipeline) as url:
         with pytest.raises(websockets.InvalidStatus) as refusal:
@@ -251,6 +252,9 @@ async def test_a_wrong_model_is_refused_before_the_call() -> None:
         socket = url.replace("http", "ws") + "/realtime"
         async with websockets.connect(socket, subprotocols=["realtime", "openai-insecure-api-key.x"]) as plain:  # type: ignore[list-item]
             assert plain.subprotocol == "realtime" and json.loads(await plain.recv())["session"]["model"] == MODEL
+    assert [line for line in capsys.readouterr().err.splitlines() if "ERROR" in line] == [
+        f"ERROR:    {REFUSED}"
+    ]  # left out by `logs`
 
 
 async def test_a_server_that_leaves_says_so_and_lets_the_answer_end() -> None:
