@@ -23,6 +23,8 @@ from recipes.speech import read_manifest, read_recording
 SAMPLE_RATE, SAMPLES_PER_UNIT = 24_000, 960
 SPEAKERS = tuple(OUTPUT_VOICES)
 WRITERS = {language: list(OUTPUT_VOICES.values()).index(voice) for language, voice in ANSWER_VOICES.items()}
+SMOOTHING = 1.5  # units, of the time that one recording keeps with another
+SEARCH = 240  # samples to either side where the next piece may be taken from: two glottal pulses of a low voice
 HELD_OUT = 8  # clips kept for validation
 
 
@@ -125,14 +127,29 @@ def random_windows(
 
 
 def as_written(clips: Sequence[SpokenClip]) -> list[SpokenClip]:
-    """Every recording with the units that the backbone writes for its words: one voice's in each language, whoever speaks.
+    """Every recording as the backbone would have it said: with the units that it writes for the words, one voice's in each
+    language, on that voice's time, whoever speaks.
 
-    Where that is another voice than the recording's, they are put on its time. Units still hold something of who spoke: by
-    a vocoder that had learned each voice's own, half of the names were understood in the other voice.
+    Units still hold something of who spoke, and how long sounds last is theirs: by a vocoder that had learned each voice's own,
+    and the other's on its own time, half of the names were understood in the other voice.
     """
     written = {(clip.text, clip.language): clip for clip in clips if clip.speaker == WRITERS[clip.language]}
     pairs = ((clip, written[clip.text, clip.language]) for clip in clips if (clip.text, clip.language) in written)
-    return [replace(clip, units=writer.units[places(clip.sounds, writer.sounds)]) for clip, writer in pairs]
+    return [
+        clip if clip is writer else replace(writer, speaker=clip.speaker, waveform=in_time(clip, writer))
+        for clip, writer in pairs
+    ]
+
+
+def in_time(clip: SpokenClip, writer: SpokenClip) -> Tensor:
+    """The recording, each moment of it when `writer` says the same: [samples of `writer`]."""
+    from scipy.ndimage import gaussian_filter1d
+
+    smooth = gaussian_filter1d(places(writer.sounds, clip.sounds).double().numpy(), SMOOTHING, mode="nearest")
+    halves = np.arange(0.5, len(smooth), 0.5) - 0.5  # of units, counted from the middle of the first
+    moments = (np.interp(halves, np.arange(len(smooth)), smooth) + 0.5) * SAMPLES_PER_UNIT
+    made = stretched(clip.waveform.numpy(), moments.round().astype(int))[: len(writer.waveform)]
+    return torch.nn.functional.pad(torch.from_numpy(made), (0, len(writer.waveform) - len(made)))
 
 
 def places(mine: Tensor, theirs: Tensor) -> Tensor:
@@ -145,3 +162,20 @@ def places(mine: Tensor, theirs: Tensor) -> Tensor:
     for place, other in path[::-1].tolist():
         found[place] = other
     return found
+
+
+def stretched(waveform: np.ndarray, moments: np.ndarray) -> np.ndarray:
+    """Waveform-similarity overlap-add (Verhelst and Roelands, 1993): float32 [n] and, for every 20 ms of the result, the sample
+    of the waveform that is then heard, [m] -> float32 [(m + 1) * 480]. The pitch stays."""
+    hop, length = SAMPLES_PER_UNIT // 2, SAMPLES_PER_UNIT
+    source = np.pad(waveform, 2 * length)
+    window = np.hanning(length + 1)[:-1].astype(np.float32)
+    made = np.zeros((len(moments) + 1) * hop, np.float32)
+    start = int(moments[0]) + 2 * length - hop
+    for number, moment in enumerate(moments):
+        if number:
+            first = int(moment) + 2 * length - hop - SEARCH
+            following = source[start + hop : start + hop + length]
+            start = first + int(np.correlate(source[first : first + length + 2 * SEARCH], following).argmax())
+        made[number * hop : number * hop + length] += window * source[start : start + length]
+    return made

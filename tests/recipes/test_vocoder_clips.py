@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from recipes.vocoder_clips import SAMPLES_PER_UNIT, WRITERS, SpokenClip, as_written, cut_window, random_windows
+from recipes.vocoder_clips import SAMPLE_RATE, SAMPLES_PER_UNIT, WRITERS, SpokenClip, as_written, cut_window, random_windows
 
 
 def clip_of(count: int) -> SpokenClip:
@@ -36,11 +36,20 @@ def test_short_clips_are_drawn_whole_and_long_ones_in_part() -> None:
 
 
 def test_a_voice_learns_the_units_that_the_backbone_writes() -> None:
-    """Catches a voice trained on units it is never given, or on ones that say something else at that moment."""
+    """Catches a voice trained on units, or on a time, that it is never given."""
     pytest.importorskip("librosa")
-    writer = replace(clip_of(4), speaker=WRITERS["en"], units=torch.tensor([10, 11, 12, 13]))
-    slower = replace(writer, speaker=1 - WRITERS["en"], units=torch.arange(8), sounds=torch.eye(4).repeat_interleave(2, dim=0))
-    alone = replace(slower, text="a cow")
-    own, other = as_written([writer, slower, alone])
-    assert own.units.tolist() == [10, 11, 12, 13]
-    assert other.units.tolist() == [10, 10, 11, 11, 12, 12, 13, 13] and other.speaker == slower.speaker
+    time = torch.arange(20 * SAMPLES_PER_UNIT) / SAMPLE_RATE
+    beep = torch.where(time < 0.4, 0.0, torch.sin(2 * torch.pi * 200 * time))  # silence and a tone
+    sounds = torch.eye(2).repeat_interleave(torch.tensor([10, 10]), dim=0)
+    clip = replace(clip_of(20), waveform=beep, units=torch.arange(20), sounds=sounds)
+    writer = replace(clip, speaker=WRITERS["en"])
+    slow = replace(clip, speaker=1 - WRITERS["en"], waveform=torch.cat([0 * beep, beep]))
+    slow = replace(slow, sounds=torch.eye(2).repeat_interleave(torch.tensor([30, 10]), dim=0), units=torch.arange(40))
+    alone = replace(slow, text="a cow")
+    own, other = as_written([writer, slow, alone])
+    assert own is writer
+    assert other.units.tolist() == list(range(20)) and other.speaker == slow.speaker
+    loud = other.waveform.view(20, -1).square().mean(dim=1)
+    assert loud[:8].max() < 0.01 and (loud[12:19] > 0.4).all()
+    crossings = (other.waveform[12 * SAMPLES_PER_UNIT : 18 * SAMPLES_PER_UNIT].sign().diff() > 0).sum()
+    assert abs(int(crossings) - 48) <= 2  # 200 Hz still
