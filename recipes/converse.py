@@ -91,7 +91,7 @@ class Answered:
                 self.pcm += pcm
                 self.sample_rate = rate
                 self.first_sound.set()
-            case Caption(role="assistant", text=text):
+            case Caption(role="assistant", text=text) if self.heard is None:  # after that it is cut to what was heard
                 self.text = text
             case ImageReady(picture=picture):
                 self.pictures.append(np.asarray(picture.image.convert("RGB")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import soundfile
 
-from omni_client import AsyncOmniClient
+from omni_client import AsyncOmniClient, Caption, Interrupted
 from recipes.conversation_turns import Asked
 from recipes.converse import Answered, cut_to_what_was_heard, hold
 from tests.clients.command import ROOT
@@ -55,3 +55,16 @@ def test_what_was_heard() -> None:
     assert not cut_to_what_was_heard(Answered(text="I can draw", kept="I can draw", heard=0.5))
     assert not cut_to_what_was_heard(Answered(text="I can draw", kept="you can", heard=0.5))
     assert cut_to_what_was_heard(Answered(text="I can draw", kept="I can", heard=0.5))
+
+
+def test_the_words_of_an_answer_are_those_before_it_was_spoken_over() -> None:
+    """Catches an answer judged by what was left of it: its last caption is cut to what was heard."""
+    answer = Answered()
+    for event in (
+        Caption("a", "assistant", "I can draw", final=False),
+        Interrupted("a", 0.25, "I"),
+        Caption("a", "assistant", "I", final=True),
+    ):
+        answer.feed(event)
+    assert (answer.text, answer.kept) == ("I can draw", "I")
+    assert cut_to_what_was_heard(answer)
