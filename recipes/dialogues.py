@@ -246,8 +246,8 @@ class Dialogues:
         return Turn(task, language, (phrase,), text)
 
     def _speech_to_text(self, task: str, language: str) -> Turn:
-        others = ("draw", "draw_style", "say", "translate", "is_category", "what_is_this", "name_one", "refusal")
-        templates = ("name",) * len(others) + others
+        sentences = ("draw", "draw_style", "say", "translate", "is_category", "what_is_this", "name_one", "refusal")
+        templates = (*["name"] * 3, *sentences, "draw_style", "is_category")  # a name within a sentence is found last
         usable = [template for template in templates if self.recordings[template, language]]
         recording = self._recording(self.random.choice(usable), language)
         asked = self._phrase(task, self.random.choice(LANGUAGES))[0]

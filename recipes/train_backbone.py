@@ -10,9 +10,12 @@ mixture stays for thousands of steps where every answer is any name:
         picture_to_name=.3 picture_to_picture=.2 picture_and_speech=0 speech_to_text=0 speech_to_speech=0 speech_to_picture=0
     python -m recipes.train_backbone --minutes 15 --terse 0.3 --weigh picture_to_name=2 text_to_speech=.4 translate=.4
     python -m recipes.train_backbone --minutes 30 --terse 0.3 --decay-minutes 9
+
+`torchrun --nproc-per-node 2 -m recipes.train_backbone ...` gives each of two cores lessons of its own and steps on their mean.
 """
 
 import argparse
+import os
 import random
 import shutil
 import time
@@ -22,7 +25,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from omni_server.encoders.audio import Projector
@@ -132,7 +135,8 @@ class Training:
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         if saved:
             self.average |= saved["average"]
-        self.random = random.Random(f"{seed}|{self.step}")
+        self.rank = distributed.get_rank() if distributed.is_initialized() else 0
+        self.random = random.Random(f"{seed}|{self.step}" + (f"|{self.rank}" if self.rank else ""))
         self._make_optimizer(saved)
 
     def _make_optimizer(self, saved: dict[str, Any] | None = None) -> None:
@@ -154,6 +158,8 @@ class Training:
         }
 
     def save(self) -> None:
+        if self.rank:
+            return
         unfinished = self.path.with_suffix(".part")
         state = {
             "step": self.step,
@@ -191,14 +197,14 @@ class Training:
         stream = self.stream(tokens)
         saved = measured = logged = time.monotonic()
         seen, worked, text, codes = 0, time.process_time(), 0.0, 0.0
-        while (left := (until - datetime.now()).total_seconds()) > 0:
+        while (left := agreed((until - datetime.now()).total_seconds())) > 0:
             rate = PEAK_RATE * min(1.0, (self.step + 1) / WARM_STEPS, max(0.02, left / 60 / decay_minutes))
             chosen = [next(stream) for _ in range(BATCHES)]
             text_loss, code_loss = self.update(chosen, rate)
             seen += sum(batch.inputs.numel() for batch in chosen)
             text, codes = text + (text_loss - text) * 0.05, codes + (code_loss - codes) * 0.05
             now = time.monotonic()
-            if self.step % 50 == 0:
+            if self.step % 50 == 0 and not self.rank:
                 rates = f"{seen / (now - logged):.0f} tokens/s, {seen / (time.process_time() - worked):.0f} per CPU second"
                 print(f"{datetime.now():%H:%M:%S} step {self.step} text {text:.3f} codes {codes:.3f} {rates}", flush=True)
                 seen, logged, worked = 0, now, time.process_time()
@@ -207,7 +213,7 @@ class Training:
                 self.refresh_media()
                 stream = self.stream(tokens)
                 saved = time.monotonic()
-            if now - measured > MEASURE_SECONDS:
+            if now - measured > MEASURE_SECONDS and not self.rank:
                 self.report()
                 measured = logged = time.monotonic()
         self.save()
@@ -221,6 +227,7 @@ class Training:
             (loss / len(chosen)).backward()
             texts += [float(text)] if text > 0 else []
             codes += [float(code)] if code > 0 else []
+        share_gradients(self.model)
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
@@ -257,6 +264,27 @@ class Training:
         print(f"exported step {self.step}")
 
 
+def agreed(number: float) -> float:
+    """That of the first process, for all of them."""
+    if not distributed.is_initialized():
+        return number
+    shared = torch.tensor(number)
+    distributed.broadcast(shared, src=0)
+    return float(shared)
+
+
+def share_gradients(model: nn.Module) -> None:
+    """Each process goes on with the mean of all; what one of them had no lesson for counts as nothing."""
+    if not distributed.is_initialized():
+        return
+    values = list(model.parameters())
+    flat = torch.cat([(value.grad if value.grad is not None else torch.zeros_like(value)).flatten() for value in values])
+    distributed.all_reduce(flat)
+    flat /= distributed.get_world_size()
+    for value, gradient in zip(values, flat.split([value.numel() for value in values]), strict=True):
+        value.grad = gradient.view_as(value)
+
+
 def _like(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.Linear):
         return nn.Linear(module.in_features, module.out_features)
@@ -277,6 +305,8 @@ def main() -> None:
     parser.add_argument("--measure", type=int, default=0, metavar="CASES")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    if "WORLD_SIZE" in os.environ:
+        distributed.init_process_group("gloo")
     factors = {task: float(factor) for task, factor in (each.split("=") for each in arguments.weigh)}
     training = Training(arguments.seed, arguments.turns, arguments.terse, factors)
     if arguments.measure:
