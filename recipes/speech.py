@@ -17,7 +17,7 @@ import numpy as np
 
 from recipes.domain import LANGUAGES, OUTPUT_VOICES, cache_folder, load_concepts
 from recipes.engines import Engine, Espeak, Flite, Hibari, Kokoro, Manner, Phonemizer, Piper
-from recipes.utterances import CONCEPT_PHRASINGS, Utterance, answers, concept_requests, general_requests
+from recipes.utterances import CONCEPT_PHRASINGS, Utterance, answers, concept_requests, general_requests, more_requests
 
 SEED = "omni-1"
 SAMPLE_RATES = {"output": 24_000, "input": 16_000}
@@ -124,6 +124,15 @@ def plan_input() -> Iterator[Recording]:
         yield Recording(utterance, *_cheap_voice(utterance.language, chooser), "input", "train")
 
 
+def plan_input_more() -> Iterator[Recording]:
+    """More sentences around the same names, by the same voices."""
+    chooser = random.Random(SEED + "more")
+    for concept in load_concepts():
+        for language in LANGUAGES:
+            for utterance in more_requests(concept, language, SEED):
+                yield Recording(utterance, *_cheap_voice(language, chooser), "input", "train")
+
+
 def plan_input_kokoro() -> Iterator[Recording]:
     """Neural speakers and averages of them; fewer, for they are slow."""
     chooser = random.Random(SEED + "kokoro")
@@ -182,6 +191,7 @@ def plan_evaluation_kokoro() -> Iterator[Recording]:
 STAGES: dict[str, Callable[[], Iterator[Recording]]] = {
     "output": plan_output,
     "input": plan_input,
+    "input_more": plan_input_more,
     "output_extra": plan_output_extra,
     "evaluation": plan_evaluation,
     "input_kokoro": plan_input_kokoro,

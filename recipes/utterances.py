@@ -80,6 +80,72 @@ CONCEPT_PHRASINGS = {
     },
 }
 
+# Further ways to ask, each said once of each concept: who knows only a few sentences by heart hears no other one.
+MORE_PHRASINGS = {
+    "en": {
+        "draw": (
+            "draw me {a_name}",
+            "show me {a_name}",
+            "a picture of {a_name}",
+            "give me a picture of {a_name}",
+            "make a picture of {a_name} please",
+            "can I see {a_name}",
+            "show me a drawing of {a_name}",
+            "I want to see {a_name}",
+            "sketch {a_name} for me",
+            "could you paint {a_name}",
+        ),
+        "draw_style": (
+            "show me {a_name} in the {style} style",
+            "a {style} picture of {a_name}",
+            "make {a_name} in {style} style",
+        ),
+        "say": ("repeat {name}", "pronounce {name}", "read {name}", "I want to hear {name}"),
+        "translate": (
+            "say {name} in Korean",
+            "what do you call {a_name} in Korean",
+            "how is {name} said in Korean",
+            "what is the Korean word for {name}",
+            "what is {a_name} in Korean please",
+        ),
+        "is_category": (
+            "do you think {a_name} is {a_category}",
+            "would you call {a_name} {a_category}",
+            "{a_name} is {a_category} right",
+            "is the {name} {a_category}",
+            "is {name} {a_category} or not",
+            "can we say {a_name} is {a_category}",
+        ),
+    },
+    "ko": {
+        "draw": (
+            "{name} 보여줘",
+            "{name} 그림",
+            "{name} 그림 만들어줘",
+            "{name} 보고 싶어",
+            "{name} 그림 부탁해",
+            "{name} 좀 그려줘",
+            "{name} 그려줄래",
+            "{name} 그림 하나 주세요",
+        ),
+        "draw_style": (
+            "{style} 스타일로 {name} 보여줘",
+            "{style} 스타일로 {name} 그려 주세요",
+            "{style} 스타일 {name} 그려줘",
+            "{name} {style} 스타일로 보여줘",
+        ),
+        "say": ("{name} 발음해줘", "{quoted} 읽어줘", "{quoted} 해줘", "{name} 듣고 싶어"),
+        "translate": ("{topic} 영어로 뭐라고 해", "{name} 영어로", "{name} 영어로 번역해줘", "{topic} 영어로 어떻게 말해"),
+        "is_category": (
+            "{topic} {category} 맞아",
+            "{topic} {category}입니까",
+            "{name} {category}이야",
+            "{topic} {category} 맞나요",
+            "{topic} {category}인지 알려줘",
+        ),
+    },
+}
+
 GENERAL_PHRASINGS = {
     "en": {
         "what_is_this": (
@@ -178,6 +244,14 @@ def concept_requests(
     for number in range(count):
         phrasing = last if held_out else known[number % len(known)]
         yield request(concept, language, template, phrasing, chooser)
+
+
+def more_requests(concept: Concept, language: str, seed: str) -> Iterator[Utterance]:
+    """Each of the further phrasings once."""
+    chooser = random.Random(f"{seed}|{concept.index}|{language}|more")
+    for template, phrasings in MORE_PHRASINGS[language].items():
+        for phrasing in phrasings:
+            yield request(concept, language, template, phrasing, chooser)
 
 
 def general_requests(language: str, count: int, held_out: bool) -> Iterator[Utterance]:
