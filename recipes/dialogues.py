@@ -247,7 +247,7 @@ class Dialogues:
 
     def _speech_to_text(self, task: str, language: str) -> Turn:
         sentences = ("draw", "draw_style", "say", "translate", "is_category", "what_is_this", "name_one", "refusal")
-        templates = (*["name"] * 3, *sentences, "draw_style", "is_category")  # a name within a sentence is found last
+        templates = (*["name"] * 3, *sentences, *["draw_style"] * 2)  # a name within a sentence is found last
         usable = [template for template in templates if self.recordings[template, language]]
         recording = self._recording(self.random.choice(usable), language)
         asked = self._phrase(task, self.random.choice(LANGUAGES))[0]
@@ -272,7 +272,8 @@ class Dialogues:
         )
 
     def _speech_to_speech(self, task: str, language: str) -> Turn:
-        templates = ("name", "translate", "translate", "is_category", "is_category", "say", "name_one", "repeat")
+        # A yes teaches one token, where a name or a sentence teaches many.
+        templates = ("name", *["translate"] * 2, *["is_category"] * 5, "say", "name_one", "repeat")
         template = self.random.choice(templates)
         kind = "name" if template == "repeat" else template
         if not self.recordings[kind, language]:
