@@ -12,6 +12,7 @@ from typing import Any
 
 from omni_server.checkpoint import read_checkpoint, sha256_of, write_hashes
 from omni_server.config import EMBEDDED_CHECKPOINT
+from recipes.backbone_samples import HEARD_TAG
 from recipes.phrasings import training_phrasings
 
 NAME = "omni-tiny"
@@ -53,6 +54,7 @@ def facts_of(root: Path) -> dict[str, Any]:
         },
         "audio": {"sample_rate": 24000, "units_per_second": 25},
         "prompts": prompts(),
+        "dialect": {"tags": {HEARD_TAG: "heard"}},
         # Trained on at most two turns. Of 72 spoken turns 50, 50, 49 and 48 were right in words after 0, 1, 2 and 4 others, and
         # 39 after 8; of ten held with five shown 3 were right, and 6 of the same ten asked apart.
         "turns": 2,

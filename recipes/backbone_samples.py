@@ -28,6 +28,7 @@ NO_SPEECH_CODES = 0.5  # share of heard clips with features whose codes are left
 TEMPO, NOISE, LONGEST_GAP = 0.2, 0.3, 4  # of features: stretch, noise over their own spread, units without sound
 FORGET_MEDIA = 0.25  # share of conversations whose history keeps only the texts of earlier answers
 TEXT_WEIGHT = 5.0
+HEARD_TAG = "heard"  # around what was heard, before the answer; omni.json names it
 
 
 @dataclass(slots=True)
@@ -94,7 +95,7 @@ class Renderer:
         for position, turn in enumerate(turns):
             last = position == len(turns) - 1
             rendered = self.request(turn)
-            rendered.append(self.answer(turn, forgotten=forget and not last))
+            rendered.append(self.answer(turn, last=last, forgotten=forget and not last))
             if sample.inputs and len(sample.inputs) + len(rendered.inputs) > LONGEST:
                 break
             sample.append(rendered)
@@ -116,15 +117,17 @@ class Renderer:
         sample.extend(self.encode(f"{text}<|im_end|>\n<|im_start|>assistant\n"))
         return sample
 
-    def answer(self, turn: Turn, forgotten: bool = False) -> Sample:
-        """The reply with its labels; of a forgotten one only the text is left, and where it ended is not learned."""
+    def answer(self, turn: Turn, last: bool = True, forgotten: bool = False) -> Sample:
+        """The reply with its labels; of a forgotten one only the text is left, and where it ended is not learned. What was
+        heard stands before the last answer alone: a client keeps no more than the answers."""
         sample = Sample()
+        heard = f"<{HEARD_TAG}>{turn.heard}</{HEARD_TAG}>" if turn.heard else ""
         drawn = self.media.drawn(turn.picture) if turn.picture else None
         spoken = self.media.answers.get(turn.text) if turn.spoken else None
         forgotten = forgotten and (drawn is not None or spoken is not None)
         if turn.written or drawn is None or forgotten:
-            ids = self.encode(turn.text)
-            sample.extend(ids, ids)
+            ids = self.encode((heard if last else "") + turn.text)
+            sample.extend(ids, ids if last or not heard else None)
         if forgotten:
             sample.extend([self.end])
             return sample

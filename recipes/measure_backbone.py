@@ -37,7 +37,7 @@ def held_out_turn(task: str, language: str, dialogues: Dialogues, chooser: rando
         if task == "picture_and_speech":
             return dialogues.turn_of(task, language)
         recording = chooser.choice(dialogues.recordings[needed[task], language])
-        heard, known = HeardClip(recording.path), dialogues.concepts[recording.concept or 0]
+        heard, known = HeardClip(recording.path, recording.text), dialogues.concepts[recording.concept or 0]
         if task == "speech_to_text":
             return Turn(task, language, (heard, chooser.choice(held_out_phrasings(task, language))), recording.text)
         if task == "speech_to_picture":

@@ -19,9 +19,10 @@ class SeenPicture:
 
 @dataclass(frozen=True, slots=True)
 class HeardClip:
-    """A recording of the manifest, by its path."""
+    """A recording of the manifest, by its path, and what it says."""
 
     path: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,8 @@ UserPart = str | SeenPicture | HeardClip
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A request and its answer: text first, then the picture, then the text aloud; `text` may be left unwritten."""
+    """A request and its answer: text first, then the picture, then the text aloud; `text` may be left unwritten. Before its
+    answer to a recording the model writes down what it heard, for it knows much more about words than about sounds."""
 
     task: str
     language: str
@@ -50,6 +52,13 @@ class Turn:
     spoken: bool = False
     written: bool = True
     concept: int | None = None
+
+    @property
+    def heard(self) -> str:
+        """What is written down before the answer, if anything."""
+        if self.task == "speech_to_text" or not self.written:
+            return ""
+        return " ".join(part.text for part in self.user if isinstance(part, HeardClip))
 
 
 def spoken_answer(
