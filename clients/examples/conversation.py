@@ -126,7 +126,8 @@ def hold(client: openai.OpenAI, model: str, language: str, turns: tuple[Turn, ..
                 *([turn.text] if turn.text else []),
             ]
         )
-        yield f"{turn.pair}\n  you: {asked}"
+        heard = (getattr(message, "omni", None) or {}).get("user_transcript")  # what the model wrote down before it answered
+        yield f"{turn.pair}\n  you: {asked}{f', heard as {heard!r}' if heard else ''}"
         yield f"  it:  {said!r} {' '.join(saved)}  ({seconds:.2f} s)"
 
 
