@@ -103,6 +103,16 @@ async def test_speech_in(client: openai.AsyncOpenAI) -> None:
     assert reply.usage.prompt_tokens_details.audio_tokens == 50
 
 
+async def test_what_was_heard_stands_beside_the_answer(client: openai.AsyncOpenAI) -> None:
+    """Would catch the model's notes of what it heard within its answer, or nowhere."""
+    for name, heard in (("en-question", "is a fox an animal"), ("ko-question", "여우")):
+        data = base64.b64encode((MEDIA / f"{name}.flac").read_bytes()).decode()
+        reply = await ask(client, [{"type": "input_audio", "input_audio": {"data": data, "format": "flac"}}], TEXT)
+        message = reply.choices[0].message
+        assert heard in message.omni["user_transcript"]
+        assert message.content and "<" not in message.content
+
+
 async def test_stream_carries_what_the_whole_carries(client: openai.AsyncOpenAI) -> None:
     """Would catch a streamed answer that differs from the same answer in one piece."""
     whole = await ask(client, "say 'fox'", SPEECH, audio={"voice": "heart", "format": "pcm16"})
