@@ -34,7 +34,15 @@ BODY: dict[str, Any] = {
 
 
 def engine_processes() -> set[int]:
-    return {child.pid for child in psutil.Process().children() if "EngineCore" in " ".join((child.name(), *child.cmdline()))}
+    return {child.pid for child in psutil.Process().children() if "EngineCore" in named(child)}
+
+
+def named(process: psutil.Process) -> str:
+    """Nothing of one that has just died."""
+    try:
+        return " ".join((process.name(), *process.cmdline()))
+    except psutil.Error:
+        return ""
 
 
 async def plain(http: httpx.AsyncClient, begun: asyncio.Semaphore, body: dict[str, Any]) -> str:
