@@ -15,7 +15,7 @@ from recipes.phrasings import (
     style_in,
     training_phrasings,
 )
-from recipes.turns import HeardClip, Recorded, SeenPicture, Turn, UserPart, spoken_answer, yes_or_no
+from recipes.turns import Recorded, SeenPicture, Turn, UserPart, spoken_answer, yes_or_no
 from recipes.utterances import FIXED_ANSWERS, with_article
 
 SPOKEN_SHARE = {"text_to_speech": 0.75, "speech_to_text": 0.2, "interleaved": 0.8, "refuse": 0.3, "follow_up_name": 0.6}
@@ -162,7 +162,7 @@ class Dialogues:
         text = FIXED_ANSWERS[language]["hello" if task == "greet" else "abilities"]
         if self.random.random() < 0.3 and self.recordings["hello", language]:
             recording = self._recording("hello" if task == "greet" else "abilities", language)
-            return Turn(task, language, (HeardClip(recording.path, recording.text),), text)
+            return Turn(task, language, (recording.clip,), text)
         return Turn(task, language, (self._phrase(task, language)[0],), text)
 
     def _text_to_picture(self, task: str, language: str) -> Turn:
@@ -184,8 +184,7 @@ class Dialogues:
     def _picture_and_speech(self, task: str, language: str) -> Turn:
         turn = self._picture_to_name("picture_to_name", language)
         seen = next(part for part in turn.user if isinstance(part, SeenPicture))
-        recording = self._recording("what_is_this", language)
-        asked = HeardClip(recording.path, recording.text)
+        asked = self._recording("what_is_this", language).clip
         return replace(turn, task=task, user=self._shuffled(seen, asked))
 
     def _picture_to_picture(self, task: str, language: str) -> Turn:
@@ -239,8 +238,7 @@ class Dialogues:
     def _refuse(self, task: str, language: str) -> Turn:
         text = FIXED_ANSWERS[language]["refusal"]
         if self.random.random() < 0.1 and self.recordings["refusal", language]:
-            recording = self._recording("refusal", language)
-            return Turn(task, language, (HeardClip(recording.path, recording.text),), text)
+            return Turn(task, language, (self._recording("refusal", language).clip,), text)
         other, category = self.random.choice(self.others[language]), self.random.choice(list(CATEGORIES))
         if language == "en" and self.random.random() < 0.6:
             other = with_article(other)
@@ -253,12 +251,12 @@ class Dialogues:
         usable = [template for template in templates if self.recordings[template, language]]
         recording = self._recording(self.random.choice(usable), language)
         asked = self._phrase(task, self.random.choice(LANGUAGES))[0]
-        return Turn(task, language, self._shuffled(HeardClip(recording.path, recording.text), asked), recording.text)
+        return Turn(task, language, self._shuffled(recording.clip, asked), recording.text)
 
     def _speech_to_picture(self, task: str, language: str) -> Turn:
         template = self.random.choice([name for name in ("name", "draw", "draw_style") if self.recordings[name, language]])
         recording = self._recording(template, language)
-        concept, heard = self.concepts[recording.concept or 0], HeardClip(recording.path, recording.text)
+        concept, heard = self.concepts[recording.concept or 0], recording.clip
         parts, style = (heard,), style_in(recording.text, language)
         user: Sequence[UserPart] = parts
         if template == "name":
@@ -281,7 +279,7 @@ class Dialogues:
         if not self.recordings[kind, language]:
             template = kind = "name"
         recording = self._recording(kind, language)
-        user: tuple[UserPart, ...] = (HeardClip(recording.path, recording.text),)
+        user: tuple[UserPart, ...] = (recording.clip,)
         if template == "name":
             user = self._shuffled(*user, self._phrase(task, self.random.choice(LANGUAGES))[0])
         text, concept = spoken_answer(recording, template, self.concepts, self.random)

@@ -17,7 +17,7 @@ from recipes.dialogues import Dialogues
 from recipes.domain import CATEGORIES, LANGUAGES, STYLE_NAMES, STYLES
 from recipes.phrasings import answer_text, fill, held_out_phrasings, other_names
 from recipes.tokenizer import AUDIO_CODES, IMAGE_CODES
-from recipes.turns import HeardClip, SeenPicture, Turn
+from recipes.turns import SeenPicture, Turn
 from recipes.utterances import FIXED_ANSWERS
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def held_out_turn(task: str, language: str, dialogues: Dialogues, chooser: rando
         if task == "picture_and_speech":
             return dialogues.turn_of(task, language)
         recording = chooser.choice(dialogues.recordings[needed[task], language])
-        heard, known = HeardClip(recording.path, recording.text), dialogues.concepts[recording.concept or 0]
+        heard, known = recording.clip, dialogues.concepts[recording.concept or 0]
         if task == "speech_to_text":
             return Turn(task, language, (heard, chooser.choice(held_out_phrasings(task, language))), recording.text)
         if task == "speech_to_picture":

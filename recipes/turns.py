@@ -35,6 +35,10 @@ class Recorded:
     concept: int | None
     template: str
 
+    @property
+    def clip(self) -> HeardClip:
+        return HeardClip(self.path, self.text)
+
 
 UserPart = str | SeenPicture | HeardClip
 

@@ -127,7 +127,9 @@ def hold(client: openai.OpenAI, model: str, language: str, turns: tuple[Turn, ..
             ]
         )
         heard = (getattr(message, "omni", None) or {}).get("user_transcript")  # what the model wrote down before it answered
-        yield f"{turn.pair}\n  you: {asked}{f', heard as {heard!r}' if heard else ''}"
+        if heard:
+            asked += f", heard as {heard!r}"
+        yield f"{turn.pair}\n  you: {asked}"
         yield f"  it:  {said!r} {' '.join(saved)}  ({seconds:.2f} s)"
 
 
