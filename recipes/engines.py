@@ -123,6 +123,18 @@ class Flite:
         return change_pitch(waveform, manner.pitch), rate
 
 
+class Festival:
+    """festival; `manner.voice` is its voice name. English only."""
+
+    def speak(self, text: str, language: str, manner: Manner) -> tuple[np.ndarray, int]:
+        if language != "en":
+            raise ValueError(f"festival speaks `en`, not `{language}`")
+        settings = f"(begin (voice_{manner.voice}) (Parameter.set 'Duration_Stretch {1 / manner.speed:.3f}))"
+        command = ["text2wave", "-eval", settings, "-o", "/dev/stdout"]
+        waveform, rate = _read_wav(subprocess.run(command, input=text.encode(), capture_output=True, check=True).stdout)
+        return change_pitch(waveform, manner.pitch), rate
+
+
 class Piper:
     """piper with the one voice that ships as a package; held out of training."""
 

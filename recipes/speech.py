@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from recipes.domain import LANGUAGES, OUTPUT_VOICES, cache_folder, load_concepts
-from recipes.engines import Engine, Espeak, Flite, Hibari, Kokoro, Manner, Phonemizer, Piper
+from recipes.engines import Engine, Espeak, Festival, Flite, Hibari, Kokoro, Manner, Phonemizer, Piper
 from recipes.utterances import CONCEPT_PHRASINGS, Utterance, answers, concept_requests, general_requests, more_requests
 
 SEED = "omni-1"
@@ -145,6 +145,17 @@ def plan_input_kokoro() -> Iterator[Recording]:
                 yield Recording(chooser.choice(utterances), "kokoro", manner, "input", "train")
 
 
+def plan_input_festival() -> Iterator[Recording]:
+    """One engine more, English only: who knows few engines hears no other."""
+    chooser = random.Random(SEED + "festival")
+    for concept in load_concepts():
+        for template in ("name", *sorted(CONCEPT_PHRASINGS["en"])):
+            for utterance in concept_requests(concept, "en", template, 4, False, SEED):
+                speed, pitch = round(chooser.uniform(0.8, 1.3), 2), round(chooser.uniform(0.84, 1.2), 3)
+                manner = Manner(chooser.choice(VOICES["festival"]["training"]), speed, pitch)
+                yield Recording(utterance, "festival", manner, "input", "train")
+
+
 def plan_evaluation() -> Iterator[Recording]:
     """Voices never trained on: new speakers of known engines, and engines never heard."""
     chooser = random.Random(SEED + "evaluation")
@@ -195,6 +206,7 @@ STAGES: dict[str, Callable[[], Iterator[Recording]]] = {
     "output_extra": plan_output_extra,
     "evaluation": plan_evaluation,
     "input_kokoro": plan_input_kokoro,
+    "input_festival": plan_input_festival,
     "evaluation_kokoro": plan_evaluation_kokoro,
     "evaluation_piper": plan_evaluation_piper,
 }
@@ -232,6 +244,7 @@ class Studio:
                 "hibari": lambda: Hibari(self._phonemizer),  # type: ignore[arg-type]
                 "espeak": Espeak,
                 "flite": Flite,
+                "festival": Festival,
                 "piper": Piper,
             }
             self._engines[name] = builders[name]()

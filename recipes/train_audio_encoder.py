@@ -18,6 +18,7 @@ from recipes.audio_clips import Clip, ClipStore
 from recipes.audio_heads import NamingHead, RecognitionHead, error_rate, right_names
 from recipes.domain import cache_folder
 from recipes.precision import mixed
+from recipes.processes import join, share_gradients
 from recipes.training_run import TrainingRun, set_rate
 
 MEL_BINS = 80
@@ -158,7 +159,9 @@ class EncoderTrainer:
             imitation = self.imitation_loss(units, counts, batch)
         self.optimizer.zero_grad()
         (recognition + NAMING_WEIGHT * naming + IMITATION_WEIGHT * (1 - run.share) * imitation).backward()
-        torch.nn.utils.clip_grad_norm_([p for group in self.optimizer.param_groups for p in group["params"]], 1.0)
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        share_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         self.optimizer.step()
         return recognition.item(), naming.item(), imitation.item()
 
@@ -176,9 +179,10 @@ class EncoderTrainer:
 
 def train(minutes: float) -> None:
     """Trains for so many minutes in all, resuming, then exports."""
+    number = join()
     store = ClipStore()
     trainer = EncoderTrainer(sorted({clip.kind for clip in store.clips}))
-    batches = AudioBatches(store, MEL_BINS, BATCH_SECONDS, SEED, OUTPUT_SHARE, quick=True)
+    batches = AudioBatches(store, MEL_BINS, BATCH_SECONDS, SEED + 1000 * number, OUTPUT_SHARE, quick=True)
     folder = cache_folder() / "audio_encoder"
     run = TrainingRun(folder / "run.pt", minutes * 60, {**trainer.parts, "optimizer": trainer.optimizer})
     trainer.tower.train()
@@ -187,7 +191,7 @@ def train(minutes: float) -> None:
         strength = next(strength for until, strength in STRENGTHS if run.share <= until)
         losses = trainer.step(batches.draw(run.step, strength), run)
         smooth += (torch.tensor(losses) - smooth) * max(0.02, 1 / (run.step + 1))
-        if run.step % 50 == 0:
+        if run.step % 50 == 0 and not number:
             recognition, naming, imitation = smooth.tolist()
             print(
                 f"{run.step} {run.spent:.0f} s ctc {recognition:.3f} naming {naming:.3f} imitation {imitation:.3f}", flush=True
@@ -195,11 +199,13 @@ def train(minutes: float) -> None:
         if run.step % REFRESH_STEPS == REFRESH_STEPS - 1:
             store.refresh()
             batches.refresh()
-            report(trainer, batches, store, 60)
+            if not number:
+                report(trainer, batches, store, 60)
         if not run.advance():
             break
-    export(trainer, folder)
-    report(trainer, batches, store, 400)
+    if not number:
+        export(trainer, folder)
+        report(trainer, batches, store, 400)
 
 
 def export(trainer: EncoderTrainer, folder: Path) -> None:

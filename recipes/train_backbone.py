@@ -15,7 +15,6 @@ mixture stays for thousands of steps where every answer is any name:
 """
 
 import argparse
-import os
 import random
 import shutil
 import time
@@ -25,7 +24,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from omni_server.encoders.audio import Projector
@@ -36,6 +35,7 @@ from recipes.dialogues import WEIGHTS, Dialogues
 from recipes.domain import cache_folder
 from recipes.measure_backbone import measure
 from recipes.precision import mixed
+from recipes.processes import agreed, join, rank, share_gradients
 
 PEAK_RATE, WEIGHT_DECAY, AVERAGING = 1e-3, 0.05, 0.995
 WARM_STEPS = 60
@@ -135,7 +135,7 @@ class Training:
         self.average = {name: value.clone() for name, value in self.model.state_dict().items()}
         if saved:
             self.average |= saved["average"]
-        self.rank = distributed.get_rank() if distributed.is_initialized() else 0
+        self.rank = rank()
         self.random = random.Random(f"{seed}|{self.step}" + (f"|{self.rank}" if self.rank else ""))
         self._make_optimizer(saved)
 
@@ -227,7 +227,7 @@ class Training:
             (loss / len(chosen)).backward()
             texts += [float(text)] if text > 0 else []
             codes += [float(code)] if code > 0 else []
-        share_gradients(self.model)
+        share_gradients(self.model.parameters())
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group.get("factor", 1.0)
@@ -264,27 +264,6 @@ class Training:
         print(f"exported step {self.step}")
 
 
-def agreed(number: float) -> float:
-    """That of the first process, for all of them."""
-    if not distributed.is_initialized():
-        return number
-    shared = torch.tensor(number)
-    distributed.broadcast(shared, src=0)
-    return float(shared)
-
-
-def share_gradients(model: nn.Module) -> None:
-    """Each process goes on with the mean of all; what one of them had no lesson for counts as nothing."""
-    if not distributed.is_initialized():
-        return
-    values = list(model.parameters())
-    flat = torch.cat([(value.grad if value.grad is not None else torch.zeros_like(value)).flatten() for value in values])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for value, gradient in zip(values, flat.split([value.numel() for value in values]), strict=True):
-        value.grad = gradient.view_as(value)
-
-
 def _like(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.Linear):
         return nn.Linear(module.in_features, module.out_features)
@@ -305,8 +284,7 @@ def main() -> None:
     parser.add_argument("--measure", type=int, default=0, metavar="CASES")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if "WORLD_SIZE" in os.environ:
-        distributed.init_process_group("gloo")
+    join()
     factors = {task: float(factor) for task, factor in (each.split("=") for each in arguments.weigh)}
     training = Training(arguments.seed, arguments.turns, arguments.terse, factors)
     if arguments.measure:

@@ -87,6 +87,8 @@ class Trainer:
         if self.path.exists():
             saved = torch.load(self.path, weights_only=True)
             for name in PARTS:
+                if "critic" in name and len(saved["critics"]) != len(self.critics.state_dict()):
+                    continue  # of another set of critics: new ones learn soon
                 getattr(self, name).load_state_dict(saved[name])
             self.step, self.fresh_since, self.units_from = saved["step"], saved["fresh_since"], saved["units_from"]
         quicken(self.network)

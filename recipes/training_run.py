@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from recipes.processes import agreed, rank
+
 SAVE_EVERY_SECONDS = 180
 
 
@@ -34,12 +36,14 @@ class TrainingRun:
     def advance(self) -> bool:
         """Counts a step and saves now and then; false when the budget is spent."""
         self.step += 1
-        self.spent = self._resumed + time.monotonic() - self._started
+        self.spent = agreed(self._resumed + time.monotonic() - self._started)
         if time.monotonic() - self._saved > SAVE_EVERY_SECONDS or self.share >= 1:
             self.save()
         return self.share < 1
 
     def save(self) -> None:
+        if rank():
+            return
         unfinished = self.path.with_suffix(".part")
         parts = {name: part.state_dict() for name, part in self.state.items()}
         torch.save({"step": self.step, "spent": self.spent, **parts}, unfinished)

@@ -8,11 +8,18 @@ from torch import Tensor, nn
 
 SAMPLE_RATE = 24_000
 RESOLUTIONS = ((256, 24), (512, 48), (1024, 80), (2048, 128))  # FFT length, mel bins
+LOW_RATE = 4_000
+LOW_LENGTHS = (128, 256, 512)  # FFT lengths at the low rate: 32 to 128 ms
+LOW_WEIGHT = 1.0
 FLOOR = 1e-4
 
 
 class SpectralLoss(nn.Module):
-    """L1 of log-mels at several resolutions, and of log magnitudes at a fine one, which holds harmonics apart."""
+    """L1 of log-mels at several resolutions, and of log magnitudes at a fine one, which holds harmonics apart.
+
+    Where the voice's first harmonics are, below 2 kHz, finer magnitudes count once more: measured, all that naturalness
+    lacked was below 1 kHz, and there it was clear between the harmonics of a recording and blurred between ours.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,6 +27,9 @@ class SpectralLoss(nn.Module):
             torchaudio.transforms.MelScale(bins, SAMPLE_RATE, n_stft=length // 2 + 1) for length, bins in RESOLUTIONS
         )
         for length, _ in RESOLUTIONS:
+            self.register_buffer(f"window{length}", torch.hann_window(length), persistent=False)
+        self.low = torchaudio.transforms.Resample(SAMPLE_RATE, LOW_RATE)
+        for length in LOW_LENGTHS:
             self.register_buffer(f"window{length}", torch.hann_window(length), persistent=False)
 
     def magnitude(self, waveform: Tensor, length: int) -> Tensor:  # [batch, samples] -> [batch, bins, frames]
@@ -36,4 +46,13 @@ class SpectralLoss(nn.Module):
             mel_loss = mel_loss + difference.abs().mean() / len(RESOLUTIONS)
             if length == 1024:
                 magnitude_loss = ((first + FLOOR).log() - (second + FLOOR).log()).abs().mean()
-        return mel_loss + 0.3 * magnitude_loss, mel_loss.detach()
+        return mel_loss + 0.3 * magnitude_loss + LOW_WEIGHT * self.low_loss(made, recorded), mel_loss.detach()
+
+    def low_loss(self, made: Tensor, recorded: Tensor) -> Tensor:
+        """L1 of the log magnitudes below 2 kHz, of [batch, samples] each."""
+        made, recorded = self.low(made), self.low(recorded)
+        loss = made.new_zeros(())
+        for length in LOW_LENGTHS:
+            difference = (self.magnitude(made, length) + FLOOR).log() - (self.magnitude(recorded, length) + FLOOR).log()
+            loss = loss + difference.abs().mean() / len(LOW_LENGTHS)
+        return loss
