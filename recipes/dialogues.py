@@ -247,7 +247,7 @@ class Dialogues:
 
     def _speech_to_text(self, task: str, language: str) -> Turn:
         sentences = ("draw", "draw_style", "say", "translate", "is_category", "what_is_this", "name_one", "refusal")
-        templates = (*["name"] * 3, *sentences, *["draw_style"] * 2)  # a name within a sentence is found last
+        templates = (*["name"] * 3, *sentences, *["draw_style"] * 2, *["dictation"] * 4)  # a name in a sentence is found last
         usable = [template for template in templates if self.recordings[template, language]]
         recording = self._recording(self.random.choice(usable), language)
         asked = self._phrase(task, self.random.choice(LANGUAGES))[0]

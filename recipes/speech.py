@@ -17,7 +17,15 @@ import numpy as np
 
 from recipes.domain import LANGUAGES, OUTPUT_VOICES, cache_folder, load_concepts
 from recipes.engines import Engine, Espeak, Festival, Flite, Hibari, Kokoro, Manner, Phonemizer, Piper
-from recipes.utterances import CONCEPT_PHRASINGS, Utterance, answers, concept_requests, general_requests, more_requests
+from recipes.utterances import (
+    CONCEPT_PHRASINGS,
+    Utterance,
+    answers,
+    concept_requests,
+    dictations,
+    general_requests,
+    more_requests,
+)
 
 SEED = "omni-1"
 SAMPLE_RATES = {"output": 24_000, "input": 16_000}
@@ -33,7 +41,7 @@ _EVALUATED_TEMPLATES = (
     ("is_category", False),
     ("draw", True),
 )
-BARE_NAME_CLIPS, TEMPLATE_CLIPS, GENERAL_CLIPS = 25, 10, 30
+BARE_NAME_CLIPS, TEMPLATE_CLIPS, GENERAL_CLIPS, DICTATION_CLIPS = 25, 10, 30, 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +164,14 @@ def plan_input_festival() -> Iterator[Recording]:
                 yield Recording(utterance, "festival", manner, "input", "train")
 
 
+def plan_input_dictation() -> Iterator[Recording]:
+    """Words in no sensible order, so that they are heard and not guessed."""
+    chooser = random.Random(SEED + "dictation")
+    for language in LANGUAGES:
+        for utterance in dictations(load_concepts(), language, DICTATION_CLIPS, SEED):
+            yield Recording(utterance, *_cheap_voice(language, chooser), "input", "train")
+
+
 def plan_evaluation() -> Iterator[Recording]:
     """Voices never trained on: new speakers of known engines, and engines never heard."""
     chooser = random.Random(SEED + "evaluation")
@@ -207,6 +223,7 @@ STAGES: dict[str, Callable[[], Iterator[Recording]]] = {
     "evaluation": plan_evaluation,
     "input_kokoro": plan_input_kokoro,
     "input_festival": plan_input_festival,
+    "input_dictation": plan_input_dictation,
     "evaluation_kokoro": plan_evaluation_kokoro,
     "evaluation_piper": plan_evaluation_piper,
 }

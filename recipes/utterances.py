@@ -1,6 +1,7 @@
 """Speech step: what is said, by the server's own voices and to it. Knows nothing about who says it."""
 
 import random
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -265,6 +266,35 @@ def general_requests(language: str, count: int, held_out: bool) -> Iterator[Utte
                 )
                 for _ in range(count):
                     yield Utterance(text, language, None, template)
+
+
+def dictations(concepts: list[Concept], language: str, count: int, seed: str) -> Iterator[Utterance]:
+    """Pieces of two or three requests joined without sense: who knows only whole sentences hears the likelier one.
+
+    Never one that has the words of a held-out phrasing in it.
+    """
+    chooser = random.Random(f"{seed}|{language}|dictation")
+    held_out = [held_out_words(phrasings[-1]) for phrasings in CONCEPT_PHRASINGS[language].values()]
+    made = 0
+    while made < count:
+        words: list[str] = []
+        for _ in range(chooser.choice((2, 2, 3))):
+            phrasings = chooser.choice((CONCEPT_PHRASINGS, MORE_PHRASINGS))[language]
+            template = chooser.choice(sorted(phrasings))
+            phrasing = chooser.choice(phrasings[template])
+            said = request(chooser.choice(concepts), language, template, phrasing, chooser).text.split()
+            length = chooser.choice((1, 2, 2, 3))
+            start = chooser.randrange(max(1, len(said) - length + 1))
+            words += said[start : start + length]
+        text = " ".join(words)
+        if not any(known.search(text) for known in held_out):
+            yield Utterance(text, language, None, "dictation")
+            made += 1
+
+
+def held_out_words(phrasing: str) -> re.Pattern[str]:
+    """Finds a phrasing in a text, whatever stands at its placeholders."""
+    return re.compile(r"\S.*?".join(map(re.escape, re.split(r"\{\w+\}", phrasing))))
 
 
 def with_article(noun: str) -> str:

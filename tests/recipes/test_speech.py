@@ -17,7 +17,15 @@ from recipes.speech import (
     read_manifest,
     tidy,
 )
-from recipes.utterances import CONCEPT_PHRASINGS, Utterance, concept_requests, general_requests, more_requests
+from recipes.utterances import (
+    CONCEPT_PHRASINGS,
+    Utterance,
+    concept_requests,
+    dictations,
+    general_requests,
+    held_out_words,
+    more_requests,
+)
 
 
 def test_manifest_is_read_and_filtered(tmp_path: Path) -> None:
@@ -66,6 +74,16 @@ def test_held_out_phrasing_is_not_in_training() -> None:
             known |= {row.text for row in more_requests(fox, language, "seed") if row.template == template}
             assert known and unknown and not known & unknown
         assert all("{" not in row.text for row in general_requests(language, 1, False))
+
+
+def test_words_in_no_order_never_make_a_held_out_phrasing() -> None:
+    """Catches dictations that teach what evaluation asks, and a filter that finds nothing."""
+    held_out = [phrasings[-1] for phrasings in CONCEPT_PHRASINGS["en"].values()]
+    patterns = [held_out_words(phrasing) for phrasing in held_out]
+    assert patterns[0].search("now show me a picture of a red fox") and not patterns[0].search("show me a fox")
+    texts = [row.text for row in dictations(load_concepts(), "en", 500, "seed")]
+    assert len(texts) == 500 and not any(pattern.search(text) for pattern in patterns for text in texts)
+    assert len({text.split()[0] for text in texts}) > 50
 
 
 def test_a_path_says_its_content() -> None:
