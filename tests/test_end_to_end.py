@@ -105,7 +105,7 @@ async def test_speech_in(client: openai.AsyncOpenAI) -> None:
 
 async def test_what_was_heard_stands_beside_the_answer(client: openai.AsyncOpenAI) -> None:
     """Would catch the model's notes of what it heard within its answer, or nowhere."""
-    for name, heard in (("en-question", "is a fox an animal"), ("ko-question", "영어")):
+    for name, heard in (("en-question", "is a fox an animal"), ("ko-question", "여우")):
         data = base64.b64encode((MEDIA / f"{name}.flac").read_bytes()).decode()
         reply = await ask(client, [{"type": "input_audio", "input_audio": {"data": data, "format": "flac"}}], TEXT)
         message = reply.choices[0].message
