@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from recipes.precision import mixed
+from recipes.vocoder_losses import LOW_RATE, SAMPLE_RATE
 
 RESOLUTIONS = ((2048, 512), (1024, 256), (512, 128), (256, 64))  # FFT length, hop
-SAMPLE_RATE, LOW_RATE = 24_000, 4_000
 LOW_RESOLUTIONS = ((256, 32), (128, 16), (64, 8))  # of the waveform at the low rate: the first harmonics, and nothing else
 CHANNELS = 24
 SLOPE = 0.1

@@ -17,8 +17,8 @@ FLOOR = 1e-4
 class SpectralLoss(nn.Module):
     """L1 of log-mels at several resolutions, and of log magnitudes at a fine one, which holds harmonics apart.
 
-    Where the voice's first harmonics are, below 2 kHz, finer magnitudes count once more: measured, all that naturalness
-    lacked was below 1 kHz, and there it was clear between the harmonics of a recording and blurred between ours.
+    Where the voice's first harmonics are, below 2 kHz, finer magnitudes count once more: a spectrogram of ours is blurred there
+    between the harmonics, where a recording's is clear.
     """
 
     def __init__(self) -> None:
@@ -26,10 +26,8 @@ class SpectralLoss(nn.Module):
         self.mels = nn.ModuleList(
             torchaudio.transforms.MelScale(bins, SAMPLE_RATE, n_stft=length // 2 + 1) for length, bins in RESOLUTIONS
         )
-        for length, _ in RESOLUTIONS:
-            self.register_buffer(f"window{length}", torch.hann_window(length), persistent=False)
         self.low = torchaudio.transforms.Resample(SAMPLE_RATE, LOW_RATE)
-        for length in LOW_LENGTHS:
+        for length in {*(length for length, _ in RESOLUTIONS), *LOW_LENGTHS}:
             self.register_buffer(f"window{length}", torch.hann_window(length), persistent=False)
 
     def magnitude(self, waveform: Tensor, length: int) -> Tensor:  # [batch, samples] -> [batch, bins, frames]
@@ -42,10 +40,9 @@ class SpectralLoss(nn.Module):
         mel_loss = magnitude_loss = made.new_zeros(())
         for (length, _), mel in zip(RESOLUTIONS, self.mels, strict=True):
             first, second = self.magnitude(made, length), self.magnitude(recorded, length)
-            difference = (mel(first) + FLOOR).log() - (mel(second) + FLOOR).log()
-            mel_loss = mel_loss + difference.abs().mean() / len(RESOLUTIONS)
+            mel_loss = mel_loss + log_distance(mel(first), mel(second)) / len(RESOLUTIONS)
             if length == 1024:
-                magnitude_loss = ((first + FLOOR).log() - (second + FLOOR).log()).abs().mean()
+                magnitude_loss = log_distance(first, second)
         return mel_loss + 0.3 * magnitude_loss + LOW_WEIGHT * self.low_loss(made, recorded), mel_loss.detach()
 
     def low_loss(self, made: Tensor, recorded: Tensor) -> Tensor:
@@ -53,6 +50,11 @@ class SpectralLoss(nn.Module):
         made, recorded = self.low(made), self.low(recorded)
         loss = made.new_zeros(())
         for length in LOW_LENGTHS:
-            difference = (self.magnitude(made, length) + FLOOR).log() - (self.magnitude(recorded, length) + FLOOR).log()
-            loss = loss + difference.abs().mean() / len(LOW_LENGTHS)
+            distance = log_distance(self.magnitude(made, length), self.magnitude(recorded, length))
+            loss = loss + distance / len(LOW_LENGTHS)
         return loss
+
+
+def log_distance(made: Tensor, recorded: Tensor) -> Tensor:
+    """Mean absolute difference of the logarithms of two spectra of one shape."""
+    return ((made + FLOOR).log() - (recorded + FLOOR).log()).abs().mean()
