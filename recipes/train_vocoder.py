@@ -14,6 +14,7 @@ import random
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
@@ -34,12 +35,12 @@ from recipes.vocoder_clips import (
     as_written,
     codebook_units,
     cut_window,
+    kept_in_step,
     load_clips,
-    random_windows,
     stand_in_units,
 )
 from recipes.vocoder_critics import Critics
-from recipes.vocoder_front import FrontBatches, FrontLoss
+from recipes.vocoder_front import FrontBatches, FrontLoss, FrontTarget
 from recipes.vocoder_kernels import quicken
 from recipes.vocoder_losses import SpectralLoss
 
@@ -58,7 +59,7 @@ CONFIG = VocoderConfig(
     finetune=True,
     num_spk=len(SPEAKERS),
 )
-WINDOWS, LONGEST_UNITS, FRONT_CLIPS = 1, 48, 6
+FRONT_CLIPS = 8
 CRITIC_UNITS = 24  # the critics hear this much of a window
 PEAK_RATE, FINAL_RATE, WARM_STEPS = 1.2e-3, 1e-4, 200
 CRITIC_RATE, CRITIC_WEIGHT, LIKENESS_WEIGHT = 4e-4, 0.1, 0.3
@@ -66,6 +67,15 @@ FRESH_UNITS_BOOST, FRESH_UNITS_STEPS = 5.0, 600  # a new codebook's embedding le
 AVERAGE_DECAY = 0.998
 SAVE_EVERY, REPORT_EVERY = 180.0, 100
 PARTS = ("network", "average", "front", "critics", "optimizer", "front_optimizer", "critic_optimizer")
+
+
+class Losses(NamedTuple):
+    """Of one update, as figures to report."""
+
+    front: float
+    harmonics: float
+    mel: float
+    low: float
 
 
 class Trainer:
@@ -87,8 +97,6 @@ class Trainer:
         if self.path.exists():
             saved = torch.load(self.path, weights_only=True)
             for name in PARTS:
-                if "critic" in name and len(saved["critics"]) != len(self.critics.state_dict()):
-                    continue  # of another set of critics: new ones learn soon
                 getattr(self, name).load_state_dict(saved[name])
             self.step, self.fresh_since, self.units_from = saved["step"], saved["fresh_since"], saved["units_from"]
         quicken(self.network)
@@ -118,22 +126,24 @@ class Trainer:
             voice = network.spk_emb(torch.tensor([window.speaker]))
             return network(window.units[None], voice, window.wanted)[0].float()
 
-    def learn(self, windows: list[Window], clips: list[SpokenClip], targets: list[Tensor], judged: bool) -> tuple[float, float]:
-        """One update: of all from windows of unequal lengths, of the first stage from whole clips too; with critics if
+    def learn(self, clips: list[SpokenClip], targets: list[FrontTarget], whole: bool, judged: bool) -> Losses:
+        """One update: of the first stages from all clips and, if `whole`, of all stages from the first of them; with critics if
         `judged`."""
         self.optimizer.zero_grad(set_to_none=True)
         self.front_optimizer.zero_grad(set_to_none=True)
         with mixed():
-            front = self.front(self.network, clips, targets)
-        front.backward()
-        total = 0.0
-        for window in windows:
-            made = self.speak(self.network, window)
-            loss, mel = self.loss(made, window.waveform[None])
+            front, harmonics = self.front(self.network, clips, targets)
+        (front + harmonics).backward()
+        mel = low = torch.zeros(())
+        if whole:
+            window = cut_window(clips[0], 0, len(clips[0].units), (0, 0))
+            made, recorded = self.speak(self.network, window), window.waveform[None]
+            loss, mel = self.loss(made, recorded)
+            low = self.front.low_band.distance(self.front.low_band(made), targets[0].low[None])
+            loss = loss + low
             if judged:
-                loss = loss + self.judged_loss(made, window.waveform[None])
-            (loss / len(windows)).backward()
-            total += mel.item() / len(windows)
+                loss = loss + self.judged_loss(made, recorded)
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimizer.step()
         self.front_optimizer.step()
@@ -141,7 +151,7 @@ class Trainer:
         keep = min(AVERAGE_DECAY, self.step / (self.step + 20))
         values = [value.detach() for value in self.network.parameters()]
         torch._foreach_lerp_(list(self.average.parameters()), values, 1 - keep)
-        return total, front.item()
+        return Losses(front.item(), harmonics.item(), mel.item(), low.item())
 
     def judged_loss(self, made: Tensor, recorded: Tensor) -> Tensor:
         """The critics learn from a stretch of both waveforms, then the vocoder from them."""
@@ -187,28 +197,29 @@ def source_of(codebook: Path) -> str:
     return f"codebook {hashlib.sha256((codebook / 'model.safetensors').read_bytes()).hexdigest()[:12]}"
 
 
-def train(seconds: float, start_share: float, critics_from: float) -> None:
-    """`start_share` of the falling rate is where it begins, and after `critics_from` of the time the critics listen too."""
+def train(seconds: float, start_share: float, whole_from: float, critics_from: float) -> None:
+    """`start_share` of the falling rate is where it begins; after `whole_from` of the time all stages learn, not the first two
+    alone, and after `critics_from` the critics listen too."""
     cache = cache_folder()
     trainer = Trainer(cache)
     clips, source = load_training_clips(cache)
     trainer.use_units(source)
-    clips = as_written(clips)
+    clips = [kept_in_step(clip) for clip in as_written(clips)]
     held, kept = clips[:HELD_OUT], clips[HELD_OUT:]
     print(f"{len(kept)} clips, {sum(len(clip.units) for clip in kept) / 25:.0f} s, units from {source}", flush=True)
     chance = random.Random(trainer.step)
-    context = trainer.network.context()
     started = saved = time.monotonic()
     batches = FrontBatches(trainer.front, kept)
-    recent: list[tuple[float, float]] = []
+    recent: list[Losses] = []
     while (spent := time.monotonic() - started) < seconds:
-        trainer.set_rates(start_share + (1 - start_share) * spent / seconds)
-        windows = random_windows(kept, WINDOWS, LONGEST_UNITS, context, chance)
-        judged = spent / seconds >= critics_from
-        recent.append(trainer.learn(windows, *batches.draw(FRONT_CLIPS, chance), judged))
+        share = spent / seconds
+        trainer.set_rates(start_share + (1 - start_share) * share)
+        drawn = batches.draw(FRONT_CLIPS, chance)
+        recent.append(trainer.learn(*drawn, whole=share >= whole_from, judged=share >= critics_from))
         if trainer.step % REPORT_EVERY == 0:
-            mel, front = (sum(values) / len(recent) for values in zip(*recent, strict=True))
-            print(f"{spent:.0f} s, step {trainer.step}: mel {mel:.3f}, front {front:.3f}", flush=True)
+            means = torch.tensor(recent).mean(dim=0).tolist()
+            figures = ", ".join(f"{name} {mean:.3f}" for name, mean in zip(Losses._fields, means, strict=True))
+            print(f"{spent:.0f} s, step {trainer.step}: {figures}", flush=True)
             recent.clear()
         if time.monotonic() - saved > SAVE_EVERY:
             trainer.save()
@@ -248,6 +259,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=6000.0, help="time to train; the rate falls over this time")
     parser.add_argument("--start-share", type=float, default=0.0, help="where on the falling rate to begin, 0..1")
+    parser.add_argument("--whole-from", type=float, default=0.0, help="share of the time after which all stages learn, 0..1")
     parser.add_argument("--critics-from", type=float, default=0.6, help="share of the time after which critics listen, 0..1")
     parser.add_argument("--export", type=Path, metavar="FOLDER")
     arguments = parser.parse_args()
@@ -256,7 +268,7 @@ def main() -> None:
     if arguments.export:
         export(arguments.export)
     else:
-        train(arguments.seconds, arguments.start_share, arguments.critics_from)
+        train(arguments.seconds, arguments.start_share, arguments.whole_from, arguments.critics_from)
 
 
 if __name__ == "__main__":

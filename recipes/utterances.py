@@ -19,15 +19,15 @@ class Utterance:
 
 FIXED_ANSWERS = {
     "en": {
-        "yes": "yes",
-        "no": "no",
+        "yes": "yes, it is",
+        "no": "no, it is not",
         "hello": "hello",
         "abilities": "I can draw, name and say things",
         "refusal": "sorry, I cannot do that",
     },
     "ko": {
-        "yes": "네",
-        "no": "아니요",
+        "yes": "네, 맞습니다",
+        "no": "아니요, 아닙니다",
         "hello": "안녕하세요",
         "abilities": "그리고 이름을 말할 수 있습니다",
         "refusal": "죄송하지만 할 수 없습니다",

@@ -19,6 +19,7 @@ from torch import Tensor
 from recipes.backbone_media import ANSWER_VOICES
 from recipes.domain import OUTPUT_VOICES
 from recipes.speech import read_manifest, read_recording
+from recipes.vocoder_phase import in_step
 
 SAMPLE_RATE, SAMPLES_PER_UNIT = 24_000, 960
 SPEAKERS = tuple(OUTPUT_VOICES)
@@ -115,17 +116,6 @@ def cut_window(clip: SpokenClip, first: int, length: int, context: tuple[int, in
     return Window(clip.units[start:stop], wanted, clip.speaker, target)
 
 
-def random_windows(
-    clips: Sequence[SpokenClip], count: int, longest: int, context: tuple[int, int], chance: random.Random
-) -> list[Window]:
-    """Whole clips, or, drawn evenly over its time, a stretch of one that is too long."""
-    windows = []
-    for clip in chance.choices(clips, [min(len(clip.units), longest) for clip in clips], k=count):
-        spare = max(0, len(clip.units) - longest)
-        windows.append(cut_window(clip, chance.randint(0, spare), min(len(clip.units), longest), context))
-    return windows
-
-
 def as_written(clips: Sequence[SpokenClip]) -> list[SpokenClip]:
     """Every recording as the backbone would have it said: with the units that it writes for the words, one voice's in each
     language, on that voice's time, whoever speaks.
@@ -139,6 +129,11 @@ def as_written(clips: Sequence[SpokenClip]) -> list[SpokenClip]:
         clip if clip is writer else replace(writer, speaker=clip.speaker, waveform=in_time(clip, writer))
         for clip, writer in pairs
     ]
+
+
+def kept_in_step(clip: SpokenClip) -> SpokenClip:
+    """The same with a pitch that its units tell."""
+    return replace(clip, waveform=torch.from_numpy(in_step(clip.waveform.numpy(), SAMPLE_RATE, SAMPLES_PER_UNIT)))
 
 
 def in_time(clip: SpokenClip, writer: SpokenClip) -> Tensor:

@@ -6,15 +6,12 @@ A spectral loss alone lets a vocoder buzz: it averages over what it cannot fores
 from __future__ import annotations
 
 import torch
-import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional
 
 from recipes.precision import mixed
-from recipes.vocoder_losses import LOW_RATE, SAMPLE_RATE
 
 RESOLUTIONS = ((2048, 512), (1024, 256), (512, 128), (256, 64))  # FFT length, hop
-LOW_RESOLUTIONS = ((256, 32), (128, 16), (64, 8))  # of the waveform at the low rate: the first harmonics, and nothing else
 CHANNELS = 24
 SLOPE = 0.1
 
@@ -51,35 +48,29 @@ class Critic(nn.Module):
 
 
 class Critics(nn.Module):
-    """One critic for each resolution, of the whole band and of the voice's first harmonics, a fourteenth of the bins, alone."""
+    """One critic for each resolution."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.critics = nn.ModuleList(Critic(length, hop) for length, hop in (*RESOLUTIONS, *LOW_RESOLUTIONS))
-        self.low = torchaudio.transforms.Resample(SAMPLE_RATE, LOW_RATE)
-
-    def heard(self, waveform: Tensor) -> list[tuple[nn.Module, Tensor]]:
-        """Each critic with what it listens to of [batch, samples]."""
-        low = self.low(waveform)
-        return [(critic, waveform if place < len(RESOLUTIONS) else low) for place, critic in enumerate(self.critics)]
+        self.critics = nn.ModuleList(Critic(length, hop) for length, hop in RESOLUTIONS)
 
     def judge(self, recorded: Tensor, made: Tensor) -> Tensor:
         """The critics' own loss: recorded waveforms shall score 1, made ones 0."""
-        loss = recorded.new_zeros(())
-        for (critic, wanted), (_, given) in zip(self.heard(recorded), self.heard(made.detach()), strict=True):
+        made, loss = made.detach(), recorded.new_zeros(())
+        for critic in self.critics:
             with mixed():
-                good, bad = critic(wanted)[-1].float(), critic(given)[-1].float()
+                good, bad = critic(recorded)[-1].float(), critic(made)[-1].float()
             loss = loss + (good - 1).square().mean() + bad.square().mean()
         return loss / len(self.critics)
 
     def teach(self, recorded: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
         """The vocoder's losses: its scores fall short of 1, and the critics' layers see other things than in the recording."""
         short, unlike = recorded.new_zeros(()), recorded.new_zeros(())
-        for (critic, wanted), (_, given) in zip(self.heard(recorded), self.heard(made), strict=True):
+        for critic in self.critics:
             with torch.no_grad(), mixed():
-                known = critic(wanted)
+                known = critic(recorded)
             with mixed():
-                seen = critic(given)
+                seen = critic(made)
             short = short + (seen[-1].float() - 1).square().mean()
             for mine, theirs in zip(seen[:-1], known[:-1], strict=True):
                 unlike = unlike + (mine.float() - theirs.float()).abs().mean() / theirs.float().abs().mean().clamp(min=1e-3)

@@ -8,51 +8,56 @@ from torch import Tensor, nn
 
 SAMPLE_RATE = 24_000
 RESOLUTIONS = ((256, 24), (512, 48), (1024, 80), (2048, 128))  # FFT length, mel bins
-LOW_RATE = 4_000
-LOW_LENGTHS = (128, 256, 512)  # FFT lengths at the low rate: 32 to 128 ms
-LOW_WEIGHT = 1.0
+LOW_RATE = 2_400
+LOW_LENGTHS = (64, 128, 256)  # FFT lengths at the low rate: 27 to 107 ms
 FLOOR = 1e-4
 
 
 class SpectralLoss(nn.Module):
-    """L1 of log-mels at several resolutions, and of log magnitudes at a fine one, which holds harmonics apart.
-
-    Where the voice's first harmonics are, below 2 kHz, finer magnitudes count once more: a spectrogram of ours is blurred there
-    between the harmonics, where a recording's is clear.
-    """
+    """L1 of log-mels at several resolutions, and of log magnitudes at a fine one, which holds harmonics apart."""
 
     def __init__(self) -> None:
         super().__init__()
         self.mels = nn.ModuleList(
             torchaudio.transforms.MelScale(bins, SAMPLE_RATE, n_stft=length // 2 + 1) for length, bins in RESOLUTIONS
         )
-        self.low = torchaudio.transforms.Resample(SAMPLE_RATE, LOW_RATE)
-        for length in {*(length for length, _ in RESOLUTIONS), *LOW_LENGTHS}:
-            self.register_buffer(f"window{length}", torch.hann_window(length), persistent=False)
-
-    def magnitude(self, waveform: Tensor, length: int) -> Tensor:  # [batch, samples] -> [batch, bins, frames]
-        window = getattr(self, f"window{length}")
-        spectrum = torch.stft(waveform, length, length // 4, window=window, return_complex=True)
-        return (torch.view_as_real(spectrum).square().sum(-1) + 1e-9).sqrt() * (2 / window.sum())
 
     def forward(self, made: Tensor, recorded: Tensor) -> tuple[Tensor, Tensor]:
         """[batch, samples] each -> the loss, and its mel part in nepers as a figure to report."""
         mel_loss = magnitude_loss = made.new_zeros(())
         for (length, _), mel in zip(RESOLUTIONS, self.mels, strict=True):
-            first, second = self.magnitude(made, length), self.magnitude(recorded, length)
+            first, second = magnitude(made, length), magnitude(recorded, length)
             mel_loss = mel_loss + log_distance(mel(first), mel(second)) / len(RESOLUTIONS)
             if length == 1024:
                 magnitude_loss = log_distance(first, second)
-        return mel_loss + 0.3 * magnitude_loss + LOW_WEIGHT * self.low_loss(made, recorded), mel_loss.detach()
+        return mel_loss + 0.3 * magnitude_loss, mel_loss.detach()
 
-    def low_loss(self, made: Tensor, recorded: Tensor) -> Tensor:
-        """L1 of the log magnitudes below 2 kHz, of [batch, samples] each."""
-        made, recorded = self.low(made), self.low(recorded)
-        loss = made.new_zeros(())
-        for length in LOW_LENGTHS:
-            distance = log_distance(self.magnitude(made, length), self.magnitude(recorded, length))
-            loss = loss + distance / len(LOW_LENGTHS)
-        return loss
+
+class LowBand(nn.Module):
+    """What is below 1.2 kHz of a waveform, the voice's first harmonics, and how much of them is missed, sample by sample."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = torchaudio.transforms.Resample(SAMPLE_RATE, LOW_RATE)
+
+    def forward(self, waveform: Tensor) -> Tensor:  # [..., samples] -> [..., low samples]
+        low: Tensor = self.down(waveform)
+        return low
+
+    def distance(self, made: Tensor, recorded: Tensor) -> Tensor:
+        """[batch, low samples] each. L1 of samples and of their differences, which weigh the higher harmonics more, 1 for
+        silence; and of log magnitudes, so that what cannot be foreseen is not left out."""
+        samples = (made - recorded).abs().sum() / recorded.abs().sum().clamp(min=1e-6)
+        differences = (made - recorded).diff().abs().sum() / recorded.diff().abs().sum().clamp(min=1e-6)
+        magnitudes = [log_distance(magnitude(made, length), magnitude(recorded, length)) for length in LOW_LENGTHS]
+        return (samples + differences) / 2 + sum(magnitudes) / len(magnitudes)
+
+
+def magnitude(waveform: Tensor, length: int) -> Tensor:
+    """[batch, samples] -> [batch, bins, frames], 1 for a sine of that size."""
+    window = torch.hann_window(length)
+    spectrum = torch.stft(waveform, length, length // 4, window=window, return_complex=True)
+    return (torch.view_as_real(spectrum).square().sum(-1) + 1e-9).sqrt() * (2 / window.sum())
 
 
 def log_distance(made: Tensor, recorded: Tensor) -> Tensor:

@@ -101,8 +101,8 @@ def test_a_spoken_request_is_answered_by_its_template() -> None:
 
     assert answer("what is fox in Korean", "en", "translate") == "여우입니다"
     assert answer("여우는 영어로 뭐야", "ko", "translate") == "a fox"
-    assert answer("is a fox an animal", "en", "is_category") == "yes"
-    assert answer("여우는 식물이야", "ko", "is_category") == "아니요"
+    assert answer("is a fox an animal", "en", "is_category") == "yes, it is"
+    assert answer("여우는 식물이야", "ko", "is_category") == "아니요, 아닙니다"
     assert answer("say fox", "en", "say") == "a fox"
 
 
