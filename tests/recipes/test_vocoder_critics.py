@@ -31,10 +31,3 @@ def test_the_recording_itself_is_like_the_recording() -> None:
     unlike.backward()
     assert made.grad is not None and made.grad.abs().max() > 0
     assert critics.teach(recorded, recorded)[1].item() == 0.0
-
-
-def test_some_critics_hear_the_first_harmonics_alone() -> None:
-    """Catches low-band critics that are handed the whole band."""
-    critics = Critics()
-    lengths = {waveform.shape[1] for _, waveform in critics.heard(waves(1))}
-    assert lengths == {4800, 800}
