@@ -59,7 +59,7 @@ CONFIG = VocoderConfig(
     finetune=True,
     num_spk=len(SPEAKERS),
 )
-FRONT_CLIPS = 8
+FRONT_CLIPS = 4
 CRITIC_UNITS = 24  # the critics hear this much of a window
 PEAK_RATE, FINAL_RATE, WARM_STEPS = 1.2e-3, 1e-4, 200
 CRITIC_RATE, CRITIC_WEIGHT, LIKENESS_WEIGHT = 4e-4, 0.1, 0.3
