@@ -14,9 +14,11 @@ import numpy as np
 
 LOWEST, HIGHEST = 65.0, 420.0  # Hertz, of the voices
 FRAME, HOP = 1024, 240  # samples, of the pitch tracker
+DEEP = 150.0  # Hertz, below which a voice is bent so far that its formants must not follow
+HARMONICS = 1_200.0  # Hertz, below which even then everything follows
 SMOOTHING = 0.03  # seconds, of the fundamental's phase
-FURTHEST = 0.008  # seconds that a moment of the recording may be moved
-STRAYING = 0.04  # what a move of FURTHEST costs, as the square of a bend
+FURTHEST = 0.005  # seconds that a moment of the recording may be moved
+STRAYING = 0.3  # what a move of FURTHEST costs, as the square of a bend
 
 
 def in_step(waveform: np.ndarray, sample_rate: int, samples_per_unit: int) -> np.ndarray:
@@ -28,7 +30,19 @@ def in_step(waveform: np.ndarray, sample_rate: int, samples_per_unit: int) -> np
     if not places:
         return waveform
     moves = cheapest([choices[number] for number in places], middles[places])
-    return moved(waveform, middles[places], moves, sample_rate)
+    bent = moved(waveform, middles[places], moves, sample_rate)
+    if np.median(np.diff(moments)) < 1 / DEEP:
+        return bent
+    low: np.ndarray = waveform + below(bent - waveform, sample_rate)
+    return low
+
+
+def below(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """What is under HARMONICS of it, in phase."""
+    from scipy.signal import butter, sosfiltfilt
+
+    filtered: np.ndarray = sosfiltfilt(butter(4, HARMONICS, fs=sample_rate, output="sos"), waveform)
+    return filtered.astype(np.float32)
 
 
 def period_beginnings(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
