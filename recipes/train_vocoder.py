@@ -59,9 +59,9 @@ CONFIG = VocoderConfig(
     finetune=True,
     num_spk=len(SPEAKERS),
 )
-FRONT_CLIPS = 4
+LOW_WEIGHT, FRONT_CLIPS = 0.5, 3
 CRITIC_UNITS = 24  # the critics hear this much of a window
-PEAK_RATE, FINAL_RATE, WARM_STEPS = 1.2e-3, 1e-4, 200
+PEAK_RATE, FINAL_RATE, WARM_STEPS = 1.2e-3, 3e-5, 200
 CRITIC_RATE, CRITIC_WEIGHT, LIKENESS_WEIGHT = 4e-4, 0.1, 0.3
 FRESH_UNITS_BOOST, FRESH_UNITS_STEPS = 5.0, 600  # a new codebook's embedding learns faster at first
 AVERAGE_DECAY = 0.998
@@ -133,14 +133,14 @@ class Trainer:
         self.front_optimizer.zero_grad(set_to_none=True)
         with mixed():
             front, harmonics = self.front(self.network, clips, targets)
-        (front + harmonics).backward()
+        (front + LOW_WEIGHT * harmonics).backward()
         mel = low = torch.zeros(())
         if whole:
             window = cut_window(clips[0], 0, len(clips[0].units), (0, 0))
             made, recorded = self.speak(self.network, window), window.waveform[None]
             loss, mel = self.loss(made, recorded)
             low = self.front.low_band.distance(self.front.low_band(made), targets[0].low[None])
-            loss = loss + low
+            loss = loss + LOW_WEIGHT * low
             if judged:
                 loss = loss + self.judged_loss(made, recorded)
             loss.backward()

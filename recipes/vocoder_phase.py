@@ -17,8 +17,8 @@ FRAME, HOP = 1024, 240  # samples, of the pitch tracker
 DEEP = 150.0  # Hertz, below which a voice is bent so far that its formants must not follow
 HARMONICS = 1_200.0  # Hertz, below which even then everything follows
 SMOOTHING = 0.03  # seconds, of the fundamental's phase
-FURTHEST = 0.005  # seconds that a moment of the recording may be moved
-STRAYING = 0.3  # what a move of FURTHEST costs, as the square of a bend
+FURTHEST = 0.008  # seconds that a moment of the recording may be moved
+STRAYING = 0.04  # what a move of FURTHEST costs, as the square of a bend
 
 
 def in_step(waveform: np.ndarray, sample_rate: int, samples_per_unit: int) -> np.ndarray:
