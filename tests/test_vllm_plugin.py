@@ -16,6 +16,7 @@ from omni_server.vllm_plugin import _end_with_server
 
 SPAWN = multiprocessing.get_context("spawn")
 GROUPS = """
+import time
 from datetime import timedelta
 from pathlib import Path
 import torch
@@ -26,7 +27,12 @@ distributed.init_process_group("gloo", store=distributed.HashStore(), world_size
 groups = [distributed.new_group([0], backend="gloo", timeout=timedelta(seconds=77)) for _ in range(4)]
 numbers = torch.ones(3)
 distributed.all_reduce(numbers, group=groups[-1])
-names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+names = []
+for _ in range(200):  # a thread names itself some time after it was made
+    if "gloo_tcp_loop" in names:
+        break
+    time.sleep(0.1)
+    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
 options = groups[-1]._get_backend(torch.device("cpu")).options
 print(names.count("gloo_tcp_loop"), numbers.tolist(), options._timeout.seconds)
 """

@@ -113,7 +113,7 @@ async def test_completions(client: openai.AsyncOpenAI, server: RealServer) -> No
     assert (await client.completions.create(prompt=codec.encode_user(words), **options)).choices[0].text == text
     pieces = [chunk.choices[0].text async for chunk in await client.completions.create(prompt=words, stream=True, **options)]
     assert "".join(pieces) == text
-    both = await client.completions.create(prompt=["an owl is", words], **options)
+    both = await client.completions.create(prompt=["여우는", words], **options)
     assert both.choices[1].text == text and both.choices[0].text != text
     stop = text[len(text) // 2 :][:2]  # an answer may be as short as `no`
     stopped = await client.completions.create(prompt=words, stop=stop, **options)
