@@ -59,7 +59,8 @@ CONFIG = VocoderConfig(
     finetune=True,
     num_spk=len(SPEAKERS),
 )
-LOW_WEIGHT, FRONT_CLIPS = 0.5, 3
+LOW_WEIGHT = 0.5  # of the waveform below 1.2 kHz; 1 until it was learnt
+FRONT_CLIPS = 3  # to each step, one of them by all stages; 8 while the first stages learnt alone
 CRITIC_UNITS = 24  # the critics hear this much of a window
 PEAK_RATE, FINAL_RATE, WARM_STEPS = 1.2e-3, 3e-5, 200
 CRITIC_RATE, CRITIC_WEIGHT, LIKENESS_WEIGHT = 4e-4, 0.1, 0.3
@@ -72,10 +73,10 @@ PARTS = ("network", "average", "front", "critics", "optimizer", "front_optimizer
 class Losses(NamedTuple):
     """Of one update, as figures to report."""
 
-    front: float
-    harmonics: float
-    mel: float
-    low: float
+    front: float  # log-mels that the first stage's reader reads
+    harmonics: float  # the waveform below 1.2 kHz, by the second stage's reader
+    mel: float  # of the whole vocoder
+    low: float  # below 1.2 kHz, of the whole vocoder
 
 
 class Trainer:

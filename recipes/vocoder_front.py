@@ -23,7 +23,6 @@ from recipes.vocoder_losses import LOW_RATE, LowBand
 
 MELS = 80
 FLOOR = 1e-3
-LOW_LENGTHS = (64, 128, 256)  # FFT lengths at the low rate: 27 to 107 ms
 LOW_KERNEL = 7
 
 
@@ -81,9 +80,8 @@ class FrontLoss(nn.Module):
         counted = pad_sequence([torch.ones(len(target.mel), 1) for target in targets], batch_first=True)
         mel_loss = ((mel - wanted).abs() * counted).sum() / (counted.sum() * MELS)
         present = counted[..., 0].repeat_interleave(low.shape[1] // counted.shape[1], dim=1)  # [batch, low samples]
-        return mel_loss, self.low_band.distance(
-            low * present, pad_sequence([target.low for target in targets], batch_first=True)
-        )
+        low_wanted = pad_sequence([target.low for target in targets], batch_first=True)
+        return mel_loss, self.low_band.distance(low * present, low_wanted)
 
 
 class FrontBatches:
