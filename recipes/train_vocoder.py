@@ -31,10 +31,8 @@ from recipes.vocoder_clips import (
     SAMPLES_PER_UNIT,
     SPEAKERS,
     SpokenClip,
-    Window,
     as_written,
     codebook_units,
-    cut_window,
     kept_in_step,
     load_clips,
     stand_in_units,
@@ -61,7 +59,7 @@ CONFIG = VocoderConfig(
 )
 LOW_WEIGHT = 0.5  # of the waveform below 1.2 kHz; 1 until it was learnt
 FRONT_CLIPS = 3  # to each step, one of them by all stages; 8 while the first stages learnt alone
-CRITIC_UNITS = 24  # the critics hear this much of a window
+CRITIC_UNITS = 24  # the critics hear this much of a clip
 PEAK_RATE, FINAL_RATE, WARM_STEPS = 1.2e-3, 3e-5, 200
 CRITIC_RATE, CRITIC_WEIGHT, LIKENESS_WEIGHT = 4e-4, 0.1, 0.3
 FRESH_UNITS_BOOST, FRESH_UNITS_STEPS = 5.0, 600  # a new codebook's embedding learns faster at first
@@ -122,10 +120,10 @@ class Trainer:
         self.optimizer.param_groups[0]["lr"] = self.front_optimizer.param_groups[0]["lr"] = rate
         self.optimizer.param_groups[1]["lr"] = rate * (FRESH_UNITS_BOOST if fresh else 1.0)
 
-    def speak(self, network: UnitBigVGAN, window: Window) -> Tensor:  # -> [1, samples]
+    def speak(self, network: UnitBigVGAN, clip: SpokenClip) -> Tensor:  # -> [1, samples]
         with mixed():
-            voice = network.spk_emb(torch.tensor([window.speaker]))
-            return network(window.units[None], voice, window.wanted)[0].float()
+            voice = network.spk_emb(torch.tensor([clip.speaker]))
+            return network(clip.units[None], voice)[0].float()
 
     def learn(self, clips: list[SpokenClip], targets: list[FrontTarget], whole: bool, judged: bool) -> Losses:
         """One update: of the first stages from all clips and, if `whole`, of all stages from the first of them; with critics if
@@ -137,8 +135,7 @@ class Trainer:
         (front + LOW_WEIGHT * harmonics).backward()
         mel = low = torch.zeros(())
         if whole:
-            window = cut_window(clips[0], 0, len(clips[0].units), (0, 0))
-            made, recorded = self.speak(self.network, window), window.waveform[None]
+            made, recorded = self.speak(self.network, clips[0]), clips[0].waveform[None]
             loss, mel = self.loss(made, recorded)
             low = self.front.low_band.distance(self.front.low_band(made), targets[0].low[None])
             loss = loss + LOW_WEIGHT * low
@@ -171,8 +168,7 @@ class Trainer:
     def validate(self, clips: list[SpokenClip]) -> float:
         """Mel distance of the averaged network on whole clips it has not trained on."""
         network = quicken(copy.deepcopy(self.average))
-        windows = [cut_window(clip, 0, len(clip.units), (0, 0)) for clip in clips]
-        losses = [self.loss(self.speak(network, window), window.waveform[None])[1] for window in windows]
+        losses = [self.loss(self.speak(network, clip), clip.waveform[None])[1] for clip in clips]
         return float(torch.stack(losses).mean())
 
     def save(self) -> None:

@@ -1,4 +1,4 @@
-"""Speech-out step: the output voices' recordings with their units, cut into windows. Knows nothing of networks.
+"""Speech-out step: the output voices' recordings with their units, told as they shall be learnt. Knows nothing of networks.
 
 Units come from the trained speech codebook. Before there is one, `stand_in_units` gives clusters of a log-mel instead,
 so that a vocoder can already learn the voices; its unit embedding is then learnt anew.
@@ -96,24 +96,6 @@ def stand_in_units(clips: Sequence[SpokenClip], size: int, rounds: int = 12) -> 
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
     for clip, frames in zip(clips, features, strict=True):
         clip.units, clip.sounds = torch.cdist(frames, centres).argmin(dim=1), frames
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A stretch to be learnt, with the units around it that it depends on."""
-
-    units: Tensor  # [before + length + after]
-    wanted: tuple[int, int]  # samples to compute, counted from the first of these units
-    speaker: int
-    waveform: Tensor  # [wanted samples]
-
-
-def cut_window(clip: SpokenClip, first: int, length: int, context: tuple[int, int]) -> Window:
-    """Units [first, first + length) of the clip; at the clip's own ends the context is short, as when serving."""
-    start, stop = max(0, first - context[0]), min(len(clip.units), first + length + context[1])
-    wanted = (first - start) * SAMPLES_PER_UNIT, (first - start + length) * SAMPLES_PER_UNIT - 1
-    target = clip.waveform[first * SAMPLES_PER_UNIT : (first + length) * SAMPLES_PER_UNIT]
-    return Window(clip.units[start:stop], wanted, clip.speaker, target)
 
 
 def as_written(clips: Sequence[SpokenClip]) -> list[SpokenClip]:

@@ -70,13 +70,13 @@ def period_beginnings(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
 def cheapest(choices: Sequence[np.ndarray], middles: np.ndarray) -> np.ndarray:
     """One move of each unit's choices, so that neighbours move alike and none far: seconds."""
-    costs, came = STRAYING * (choices[0] / FURTHEST) ** 2, []
+    straying = [STRAYING * (moves / FURTHEST) ** 2 for moves in choices]
+    costs, came = straying[0], []
     for number in range(1, len(choices)):
-        before, here = choices[number - 1], choices[number]
-        bends = (here[None] - before[:, None]) / (middles[number] - middles[number - 1])
+        bends = (choices[number][None] - choices[number - 1][:, None]) / (middles[number] - middles[number - 1])
         ways = costs[:, None] + bends**2
         came.append(ways.argmin(axis=0))
-        costs = ways.min(axis=0) + STRAYING * (here / FURTHEST) ** 2
+        costs = ways.min(axis=0) + straying[number]
     place = int(costs.argmin())
     path = [place]
     for back in reversed(came):

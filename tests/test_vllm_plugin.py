@@ -27,14 +27,15 @@ distributed.init_process_group("gloo", store=distributed.HashStore(), world_size
 groups = [distributed.new_group([0], backend="gloo", timeout=timedelta(seconds=77)) for _ in range(4)]
 numbers = torch.ones(3)
 distributed.all_reduce(numbers, group=groups[-1])
-names = []
+def waking():
+    return [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()].count("gloo_tcp_loop")
 for _ in range(200):  # a thread names itself some time after it was made
-    if "gloo_tcp_loop" in names:
+    if waking():
         break
     time.sleep(0.1)
-    names = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()]
+time.sleep(1)  # by when any others have their names too
 options = groups[-1]._get_backend(torch.device("cpu")).options
-print(names.count("gloo_tcp_loop"), numbers.tolist(), options._timeout.seconds)
+print(waking(), numbers.tolist(), options._timeout.seconds)
 """
 
 

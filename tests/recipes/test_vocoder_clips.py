@@ -1,30 +1,16 @@
-"""Training windows are what the decoder will meet."""
+"""Training clips are what the decoder will meet."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from recipes.vocoder_clips import SAMPLE_RATE, SAMPLES_PER_UNIT, WRITERS, SpokenClip, as_written, cut_window
+from recipes.vocoder_clips import SAMPLE_RATE, SAMPLES_PER_UNIT, WRITERS, SpokenClip, as_written
 
 
 def clip_of(count: int) -> SpokenClip:
     waveform = torch.arange(count * SAMPLES_PER_UNIT, dtype=torch.float32)
     return SpokenClip(waveform, len(waveform), 0, "a fox", "en", torch.arange(count), torch.eye(count))
-
-
-def test_a_window_in_the_middle_has_its_context() -> None:
-    """Catches a target that does not belong to the units beside it."""
-    window = cut_window(clip_of(50), 20, 5, (8, 9))
-    assert window.units.tolist() == list(range(12, 34))
-    assert window.wanted == (8 * SAMPLES_PER_UNIT, 13 * SAMPLES_PER_UNIT - 1)
-    assert window.waveform[0] == 20 * SAMPLES_PER_UNIT and len(window.waveform) == 5 * SAMPLES_PER_UNIT
-
-
-def test_ends_are_ends() -> None:
-    """Catches padding where the server has none."""
-    window = cut_window(clip_of(10), 0, 10, (8, 9))
-    assert window.units.tolist() == list(range(10)) and window.wanted[0] == 0
 
 
 def test_a_voice_learns_the_units_that_the_backbone_writes() -> None:
